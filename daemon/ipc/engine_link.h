@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// The supervisor's end of the frames between vtpmd, the zygote and the engines (FORMATS.md: "Engine frames").
+#pragma once
+
+#include <vtpm/control/attach.h>
+#include <vtpm/os/bytes.h>
+#include <vtpm/os/result.h>
+#include <vtpm/os/unix_socket.h>
+#include <vtpm/tpm/header.h>
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+namespace vtpm::ipc {
+
+using control::NodeKind;
+
+// One engine. Thread-safe: calls are serialised; each blocks its caller until the engine's answer or
+// kEngineDeadline. An engine that does not answer in time (Timeout), breaks the protocol (Malformed) or is
+// gone (Unreachable) is of no further use: the caller kills it.
+class EngineLink {
+ public:
+  static constexpr std::chrono::seconds kEngineDeadline{30};
+
+  explicit EngineLink(UniqueFd socket) noexcept : socket_(std::move(socket)) {}
+
+  // Initialises the TPM: manufactures it, or continues from `permanent` state (libtpms' permanent blob).
+  // Power-on only: the caller sends TPM2_Startup. May be called again after shutdown() (a power cycle keeps
+  // permanent state).
+  Result<> power_on(BytesView permanent = {});
+  // One command at a locality, and its response; the response code is the caller's to look at.
+  Result<Bytes> transmit(tpm::Locality locality, BytesView command);
+  // TPM_IO_Hash_Start, _Data and _End at locality 4: PCR 17-22 become zeros, then PCR 17 is extended with
+  // SHA-256(data). At most 64 KiB.
+  Result<> hash_sequence(BytesView data);
+  // Serve tenants on this /dev/fuse fd (taken over).
+  Result<> serve(NodeKind kind, UniqueFd fuse);
+  // libtpms' permanent state blob.
+  Result<Bytes> permanent_state();
+  // TPM2_Shutdown(CLEAR) and power-off, in order. The engine then exits when the link is destroyed.
+  Result<> shutdown();
+
+ private:
+  Result<Message> exchange(std::uint16_t type, BytesView payload, std::span<const int> fds = {});
+
+  std::mutex mutex_;
+  UniqueFd socket_;
+  std::uint32_t next_id_ = 0;
+};
+
+struct SpawnedEngine {
+  std::unique_ptr<EngineLink> link;
+  UniqueFd pidfd;  // of the engine; readable when it has ended
+  pid_t pid;
+};
+
+// How an engine ended, as the zygote reaped it.
+struct EngineExit {
+  pid_t pid;
+  int status;                    // wait(2) status
+  std::string describe() const;  // "exit status 0", "killed by signal 31 (SIGSYS: forbidden system call)"
+};
+
+// The zygote: the process that forks engines, before libtpms is ever initialised in it. Thread-safe.
+class Zygote {
+ public:
+  // Starts the vtpm-engine binary with no environment and no descriptors but its socket and `log` (its
+  // standard error). Not executable: Configuration, with the path.
+  static Result<std::unique_ptr<Zygote>> start(const std::string& engine_path, int log_fd);
+  ~Zygote();  // ends the zygote; engines live on until their links are destroyed
+
+  // Forks a jailed engine. A dead zygote: Unreachable (start another).
+  Result<SpawnedEngine> spawn();
+  // Waits at most `wait` for the exit status of an engine whose pidfd is readable.
+  std::optional<EngineExit> exit_of(pid_t pid, std::chrono::milliseconds wait);
+  int pidfd() const noexcept { return pidfd_.get(); }
+
+ private:
+  Zygote(UniqueFd socket, UniqueFd pidfd) noexcept : socket_(std::move(socket)), pidfd_(std::move(pidfd)) {}
+
+  std::mutex mutex_;
+  UniqueFd socket_;
+  UniqueFd pidfd_;
+  std::uint32_t next_id_ = 0;
+};
+
+}  // namespace vtpm::ipc

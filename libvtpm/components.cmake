@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+# The components of libvtpm: sources and allowed edges.
+
+vtpm_component(os
+  SOURCES src/os/result.cpp src/os/encoding.cpp src/os/file.cpp src/os/unix_socket.cpp src/os/process.cpp
+          src/os/mount.cpp src/os/secret.cpp
+  DEPENDS OpenSSL::Crypto Boost::headers)
+
+# Strict JSON reading for the other components and the daemon; never in a public header.
+vtpm_component(json
+  SOURCES src/json/strict.cpp
+  DEPENDS vtpm_os nlohmann_json::nlohmann_json)
+target_include_directories(vtpm_json PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/src)
+
+vtpm_component(tpm
+  SOURCES src/tpm/header.cpp src/tpm/digest.cpp src/tpm/attest.cpp
+  DEPENDS vtpm_os OpenSSL::Crypto PkgConfig::TSS2_MU)
+
+vtpm_component(log
+  SOURCES src/log/merkle.cpp src/log/entry.cpp src/log/event_log.cpp
+  DEPENDS vtpm_os vtpm_tpm vtpm_json)
+
+vtpm_component(evidence
+  SOURCES src/evidence/evidence.cpp src/evidence/policy.cpp src/evidence/verifier.cpp
+  DEPENDS vtpm_os vtpm_tpm vtpm_log vtpm_json)
+
+vtpm_component(control
+  SOURCES src/control/attach.cpp src/control/http_client.cpp
+  DEPENDS vtpm_os vtpm_json)
+
+vtpm_component(device
+  SOURCES src/device/fuse_node.cpp src/device/oci_state.cpp
+  DEPENDS vtpm_os vtpm_json)

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// Policy: what a verifier demands of evidence. A JSON document; FORMATS.md has its members.
+#pragma once
+
+#include <vtpm/evidence/evidence.h>
+
+#include <map>
+#include <set>
+
+namespace vtpm::evidence {
+
+inline constexpr std::string_view kPolicyFormat = "vtpm-policy/1";
+
+// Members that are absent in the document demand nothing, but for: anchor_aks (must name at least one),
+// allow_embedded_anchor (false) and max_age.
+struct Policy {
+  std::set<Bytes> anchor_aks;  // accepted Names of the anchor's AK
+  bool allow_embedded_anchor = false;
+  std::map<unsigned, std::set<Sha256>> anchor_pcrs;  // PCR of the anchor: any of these values
+  std::set<Sha256> vtpmd;                            // accepted digests of the binary; empty: any
+  std::set<Sha256> engine;                           // likewise
+  std::set<std::string> images;                      // accepted image digests "sha256:..."; empty: any
+  std::set<std::string> configs;                     // accepted OCI config digests; empty: any
+  std::map<unsigned, std::set<Sha256>> pcrs;         // PCR of the instance: any of these values
+  std::uint64_t max_age_seconds = 300;               // of the epoch, by the epoch's time
+  bool require_fresh = false;                        // the nonce must be in the epoch's nonce tree
+};
+
+std::string to_json(const Policy& policy);
+// Strict as parse_evidence.
+Result<Policy> parse_policy(std::string_view json);
+
+// A policy that pins the machine of the evidence: its AK, hardware PCRs 0-7, and its vtpmd and engine
+// binaries. An embedded anchor is allowed in it only if the evidence has one. Does not verify; the caller
+// says whether it did.
+Result<Policy> policy_from_evidence(const Evidence& evidence);
+
+}  // namespace vtpm::evidence

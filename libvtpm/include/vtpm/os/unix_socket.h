@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// Unix SEQPACKET sockets that carry a message and descriptors, and the credentials of a peer.
+#pragma once
+
+#include <vtpm/os/bytes.h>
+#include <vtpm/os/result.h>
+#include <vtpm/os/unique_fd.h>
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <optional>
+#include <vector>
+
+namespace vtpm {
+
+// At most this many descriptors travel with one message; a peer that sends more is malformed.
+inline constexpr std::size_t kMaxMessageFds = 8;
+
+struct Message {
+  Bytes bytes;
+  std::vector<UniqueFd> fds;
+};
+
+struct SocketPair {
+  UniqueFd first;
+  UniqueFd second;
+};
+
+// A connected pair of SEQPACKET sockets, close-on-exec.
+Result<SocketPair> make_seqpacket_pair();
+// Connects to the SEQPACKET socket at `path`. Nobody there: Unreachable, with the path.
+Result<UniqueFd> connect_seqpacket(const std::string& path);
+
+using Deadline = std::optional<std::chrono::steady_clock::time_point>;
+inline Deadline after(std::chrono::milliseconds time) {
+  return std::chrono::steady_clock::now() + time;
+}
+
+// Sends one message with descriptors (borrowed). Blocks, at most until `deadline` (Timeout).
+// A closed peer: Unreachable.
+Result<> send_message(int socket, BytesView bytes, std::span<const int> fds = {}, Deadline deadline = {});
+// Receives one message of at most `limit` bytes. A longer one, or more descriptors than kMaxMessageFds, is
+// Malformed (its descriptors are closed). The peer's orderly end: Unreachable.
+Result<Message> receive_message(int socket, std::size_t limit, Deadline deadline = {});
+
+// Who connected: as it was at connect(2) (SO_PEERCRED), in our user namespace.
+struct PeerCredentials {
+  pid_t pid;
+  uid_t uid;
+  gid_t gid;
+  std::vector<gid_t> groups;  // SO_PEERGROUPS
+};
+Result<PeerCredentials> peer_credentials(int socket);
+
+}  // namespace vtpm

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <vtpm/os/unix_socket.h>
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace vtpm {
+namespace {
+
+// Waits until `events` or the deadline. No deadline: returns at once, the call itself blocks.
+Result<> wait_for(int socket, short events, const Deadline& deadline) {
+  if (!deadline) return {};
+  for (;;) {
+    const auto left =
+        std::chrono::ceil<std::chrono::milliseconds>(*deadline - std::chrono::steady_clock::now()).count();
+    pollfd p{socket, events, 0};
+    const int n = ::poll(&p, 1, left > 0 ? static_cast<int>(left) : 0);
+    if (n > 0) return {};
+    if (n == 0) return Error(ErrorCode::Timeout, "the peer did not answer in time");
+    if (errno != EINTR) return errno_error("poll", errno);
+  }
+}
+
+void take_fds(const cmsghdr& header, std::vector<UniqueFd>& fds) {
+  const std::size_t count = (header.cmsg_len - CMSG_LEN(0)) / sizeof(int);
+  for (std::size_t i = 0; i < count; ++i) {
+    int fd = -1;
+    std::memcpy(&fd, CMSG_DATA(&header) + i * sizeof(int), sizeof fd);
+    fds.emplace_back(fd);
+  }
+}
+
+}  // namespace
+
+Result<SocketPair> make_seqpacket_pair() {
+  int pair[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
+    return errno_error("socketpair", errno);
+  return SocketPair{UniqueFd(pair[0]), UniqueFd(pair[1])};
+}
+
+Result<UniqueFd> connect_seqpacket(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path)
+    return Error(ErrorCode::Configuration, path + ": longer than a Unix socket's path may be (107 bytes)");
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  UniqueFd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  if (!fd) return errno_error("socket", errno);
+  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    if (errno == EACCES || errno == EPERM) return errno_error(path, errno);
+    return Error(ErrorCode::Unreachable, path + ": " + std::strerror(errno));
+  }
+  return fd;
+}
+
+Result<> send_message(int socket, BytesView bytes, std::span<const int> fds, Deadline deadline) {
+  if (fds.size() > kMaxMessageFds) return Error(ErrorCode::Internal, "too many descriptors in one message");
+  iovec data{const_cast<std::uint8_t*>(bytes.data()), bytes.size()};
+  alignas(cmsghdr) char control[CMSG_SPACE(kMaxMessageFds * sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  if (!fds.empty()) {
+    message.msg_control = control;
+    message.msg_controllen = CMSG_SPACE(fds.size_bytes());
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(fds.size_bytes());
+    std::memcpy(CMSG_DATA(header), fds.data(), fds.size_bytes());
+  }
+  for (;;) {
+    VTPM_TRY_VOID(wait_for(socket, POLLOUT, deadline));
+    if (::sendmsg(socket, &message, MSG_NOSIGNAL | (deadline ? MSG_DONTWAIT : 0)) >= 0) return {};
+    if (errno == EINTR || (deadline && errno == EAGAIN)) continue;
+    if (errno == EPIPE || errno == ECONNRESET) return Error(ErrorCode::Unreachable, "the peer is gone");
+    return errno_error("sendmsg", errno);
+  }
+}
+
+Result<Message> receive_message(int socket, std::size_t limit, Deadline deadline) {
+  Message received;
+  received.bytes.resize(limit);
+  alignas(cmsghdr) char control[CMSG_SPACE(kMaxMessageFds * sizeof(int))];
+  msghdr message{};
+  iovec data{received.bytes.data(), received.bytes.size()};
+  ssize_t n = -1;
+  for (;;) {
+    VTPM_TRY_VOID(wait_for(socket, POLLIN, deadline));
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    n = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC | (deadline ? MSG_DONTWAIT : 0));
+    if (n >= 0) break;
+    if (errno == EINTR || (deadline && errno == EAGAIN)) continue;
+    if (errno == ECONNRESET) return Error(ErrorCode::Unreachable, "the peer is gone");
+    return errno_error("recvmsg", errno);
+  }
+  for (cmsghdr* h = CMSG_FIRSTHDR(&message); h != nullptr; h = CMSG_NXTHDR(&message, h))
+    if (h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS) take_fds(*h, received.fds);
+  if (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
+    return Error(ErrorCode::Malformed, "a message or its descriptors were over the limit");
+  if (n == 0 && received.fds.empty()) return Error(ErrorCode::Unreachable, "the peer closed the connection");
+  received.bytes.resize(static_cast<std::size_t>(n));
+  return received;
+}
+
+Result<PeerCredentials> peer_credentials(int socket) {
+  ucred cred{};
+  socklen_t length = sizeof cred;
+  if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &cred, &length) != 0)
+    return errno_error("SO_PEERCRED", errno);
+  PeerCredentials peer{cred.pid, cred.uid, cred.gid, {}};
+  peer.groups.resize(64);
+  length = static_cast<socklen_t>(peer.groups.size() * sizeof(gid_t));
+  if (::getsockopt(socket, SOL_SOCKET, SO_PEERGROUPS, peer.groups.data(), &length) != 0) {
+    if (errno != ERANGE) return errno_error("SO_PEERGROUPS", errno);
+    peer.groups.resize(length / sizeof(gid_t));
+    if (::getsockopt(socket, SOL_SOCKET, SO_PEERGROUPS, peer.groups.data(), &length) != 0)
+      return errno_error("SO_PEERGROUPS", errno);
+  }
+  peer.groups.resize(length / sizeof(gid_t));
+  return peer;
+}
+
+}  // namespace vtpm
