@@ -3,7 +3,7 @@
 
 vtpm_component(os
   SOURCES src/os/result.cpp src/os/encoding.cpp src/os/file.cpp src/os/unix_socket.cpp src/os/process.cpp
-          src/os/mount.cpp src/os/secret.cpp
+          src/os/mount.cpp src/os/path.cpp src/os/secret.cpp
   DEPENDS OpenSSL::Crypto Boost::headers)
 
 # Strict JSON reading for the other components and the daemon; never in a public header.
@@ -17,7 +17,7 @@ vtpm_component(tpm
   DEPENDS vtpm_os OpenSSL::Crypto PkgConfig::TSS2_MU)
 
 vtpm_component(log
-  SOURCES src/log/merkle.cpp src/log/entry.cpp src/log/event_log.cpp
+  SOURCES src/log/merkle.cpp src/log/entry.cpp src/log/event_log.cpp src/log/json_values.cpp
   DEPENDS vtpm_os vtpm_tpm vtpm_json)
 
 vtpm_component(evidence
@@ -29,5 +29,5 @@ vtpm_component(control
   DEPENDS vtpm_os vtpm_json)
 
 vtpm_component(device
-  SOURCES src/device/fuse_node.cpp src/device/oci_state.cpp
+  SOURCES src/device/fuse_node.cpp src/device/mount_point.cpp src/device/oci_state.cpp
   DEPENDS vtpm_os vtpm_json)

@@ -55,7 +55,8 @@ class Anchor {
 
 // Opens the TPM and its AK: created at first use, kept at a persistent handle with a random auth value in
 // anchor.json. An AK that is gone or differs from anchor.json is Corrupt, with what to do: never re-created
-// silently. `zygote` is used for the embedded anchor only.
+// silently. `zygote` is used for the embedded anchor only, which borrows it
+// for its life.
 Result<std::unique_ptr<Anchor>> open_anchor(const AnchorConfig& config, ipc::Zygote& zygote);
 
 }  // namespace vtpm::anchor

@@ -1,1 +1,63 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "daemon/ipc/engine_link.h"
+
+#include "daemon/ipc/frame.h"
+
+namespace vtpm::ipc {
+
+Result<Bytes> EngineLink::exchange(Verb verb, BytesView payload, std::span<const int> fds) {
+  const std::lock_guard lock(mutex_);
+  if (!socket_) return Error(ErrorCode::Unreachable, "the engine was given up after an error");
+  const FrameHead request{verb, false, false, ++next_id_, 0};
+  const Deadline deadline = after(kEngineDeadline);
+  auto reply = [&]() -> Result<Transfer> {
+    VTPM_TRY_VOID(send_transfer(socket_.get(), request, payload, fds, deadline));
+    VTPM_TRY(Transfer received, receive_transfer(socket_.get(), deadline));
+    if (!received.head.reply || received.head.verb != verb || received.head.id != request.id)
+      return Error(ErrorCode::Malformed, "engine frame: not the reply to the request");
+    return received;
+  }();
+  if (!reply) {
+    socket_.reset();  // a late reply must never be taken for another request's
+    return std::move(reply).error();
+  }
+  if (reply->head.status != 0) return error_from_reply(reply->head.status, reply->payload);
+  return std::move(reply->payload);
+}
+
+Result<> EngineLink::power_on(BytesView permanent) {
+  VTPM_TRY_VOID(exchange(Verb::PowerOn, permanent));
+  return {};
+}
+
+Result<Bytes> EngineLink::transmit(tpm::Locality locality, BytesView command) {
+  if (command.size() > kMaxPayload / 2)
+    return Error(ErrorCode::Malformed, "a TPM command of more than 32 KiB");
+  Bytes payload{locality.value()};
+  put(payload, command);
+  return exchange(Verb::Transmit, payload);
+}
+
+Result<> EngineLink::hash_sequence(BytesView data) {
+  if (data.size() > kMaxPayload) return Error(ErrorCode::Malformed, "a hash sequence of more than 64 KiB");
+  VTPM_TRY_VOID(exchange(Verb::HashSequence, data));
+  return {};
+}
+
+Result<> EngineLink::serve(NodeKind kind, UniqueFd fuse) {
+  const Bytes payload{static_cast<std::uint8_t>(kind == NodeKind::Managed ? kServeManaged : kServeRaw)};
+  const int fd = fuse.get();
+  VTPM_TRY_VOID(exchange(Verb::Serve, payload, {&fd, 1}));
+  return {};
+}
+
+Result<Bytes> EngineLink::permanent_state() {
+  return exchange(Verb::PermanentState, {});
+}
+
+Result<> EngineLink::shutdown() {
+  VTPM_TRY_VOID(exchange(Verb::Shutdown, {}));
+  return {};
+}
+
+}  // namespace vtpm::ipc

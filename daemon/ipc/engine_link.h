@@ -2,6 +2,8 @@
 // The supervisor's end of the frames between vtpmd, the zygote and the engines (FORMATS.md: "Engine frames").
 #pragma once
 
+#include "daemon/ipc/frame.h"
+
 #include <vtpm/control/attach.h>
 #include <vtpm/os/bytes.h>
 #include <vtpm/os/result.h>
@@ -11,6 +13,7 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -45,7 +48,7 @@ class EngineLink {
   Result<> shutdown();
 
  private:
-  Result<Message> exchange(std::uint16_t type, BytesView payload, std::span<const int> fds = {});
+  Result<Bytes> exchange(Verb verb, BytesView payload, std::span<const int> fds = {});
 
   std::mutex mutex_;
   UniqueFd socket_;
@@ -80,12 +83,19 @@ class Zygote {
   int pidfd() const noexcept { return pidfd_.get(); }
 
  private:
+  static constexpr std::size_t kMaxExits = 4096;
+
   Zygote(UniqueFd socket, UniqueFd pidfd) noexcept : socket_(std::move(socket)), pidfd_(std::move(pidfd)) {}
+
+  // Receives until a reply (returned) or the deadline; exits that come in between are kept for exit_of.
+  Result<Transfer> receive(Deadline deadline);
+  void keep_exit(const Transfer& event);
 
   std::mutex mutex_;
   UniqueFd socket_;
   UniqueFd pidfd_;
   std::uint32_t next_id_ = 0;
+  std::deque<EngineExit> exits_;  // not yet asked for, the newest kMaxExits
 };
 
 }  // namespace vtpm::ipc

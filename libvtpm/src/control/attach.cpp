@@ -1,1 +1,217 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "control/error_names.h"
+#include "json/strict.h"
+
+#include <vtpm/control/attach.h>
+
+#include <algorithm>
+
+namespace vtpm::control {
+namespace {
+
+using json::Reader;
+using json::Value;
+
+constexpr std::size_t kMaxContainerId = 1024;
+constexpr std::size_t kMaxInstance = 64;
+constexpr std::size_t kMaxPath = 4096;
+constexpr std::size_t kMaxDetail = 8192;
+constexpr std::size_t kMaxNodes = 2;
+
+template <class... Ts>
+struct Overloaded : Ts... {
+  using Ts::operator()...;
+};
+template <class... Ts>
+Overloaded(Ts...) -> Overloaded<Ts...>;
+
+bool is_control(char c) noexcept {
+  return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
+}
+
+// A text that goes into logs, tables and the registry: bounded, not empty, no control characters.
+Result<std::string> text(const json::Item& item, std::size_t limit) {
+  VTPM_TRY(auto value, item.string());
+  if (value.empty() || value.size() > limit)
+    return item.malformed("must have 1 to " + std::to_string(limit) + " bytes");
+  if (std::any_of(value.begin(), value.end(), is_control)) return item.malformed("has a control character");
+  return value;
+}
+
+Result<std::string> text(Reader& reader, std::string_view name, std::size_t limit) {
+  VTPM_TRY(const auto item, reader.member(name));
+  return text(item, limit);
+}
+
+Result<std::optional<std::string>> optional_text(Reader& reader, std::string_view name, std::size_t limit) {
+  const auto item = reader.optional_member(name);
+  if (!item) return std::optional<std::string>();
+  VTPM_TRY(auto value, text(*item, limit));
+  return std::optional<std::string>(std::move(value));
+}
+
+Result<std::vector<NodeKind>> read_nodes(Reader& reader) {
+  VTPM_TRY(const auto items, reader.array("nodes", kMaxNodes));
+  std::vector<NodeKind> nodes;
+  for (const auto& item : items) {
+    VTPM_TRY(const auto name, item.string());
+    VTPM_TRY(const auto kind, node_kind_from(name));
+    if (std::find(nodes.begin(), nodes.end(), kind) != nodes.end()) return item.malformed("is there twice");
+    nodes.push_back(kind);
+  }
+  if (nodes.empty()) return Error(ErrorCode::Malformed, "nodes: names no node");
+  return nodes;
+}
+
+Result<AttachMessage> read_launch(Reader& reader) {
+  LaunchRequest request;
+  VTPM_TRY(request.container, text(reader, "container", kMaxContainerId));
+  VTPM_TRY(request.image, optional_text(reader, "image", kMaxInstance + 7));
+  VTPM_TRY(request.name, optional_text(reader, "name", kMaxInstance));
+  VTPM_TRY(request.durable, reader.boolean("durable"));
+  VTPM_TRY(request.nodes, read_nodes(reader));
+  return AttachMessage(std::move(request));
+}
+
+Result<AttachMessage> read_attach(Reader& reader) {
+  VTPM_TRY(auto instance, text(reader, "instance", kMaxInstance));
+  VTPM_TRY(const auto node, reader.string("node"));
+  VTPM_TRY(const auto kind, node_kind_from(node));
+  VTPM_TRY(auto path, text(reader, "path", kMaxPath));
+  return AttachMessage(AttachRequest{std::move(instance), kind, std::move(path)});
+}
+
+Result<AttachMessage> read_detach(Reader& reader) {
+  VTPM_TRY(auto instance, text(reader, "instance", kMaxInstance));
+  VTPM_TRY(auto path, text(reader, "path", kMaxPath));
+  return AttachMessage(DetachRequest{std::move(instance), std::move(path)});
+}
+
+Result<AttachMessage> read_release(Reader& reader) {
+  VTPM_TRY(auto container, text(reader, "container", kMaxContainerId));
+  return AttachMessage(ReleaseRequest{std::move(container)});
+}
+
+struct MessageType {
+  std::string_view name;
+  Result<AttachMessage> (*read)(Reader&);
+};
+constexpr MessageType kMessageTypes[] = {
+    {"launch", read_launch},
+    {"attach", read_attach},
+    {"detach", read_detach},
+    {"release", read_release},
+};
+
+Result<AttachMessage> read_typed(Reader& reader) {
+  VTPM_TRY(const auto name, reader.string("type"));
+  for (const auto& type : kMessageTypes)
+    if (type.name == name) return type.read(reader);
+  return Error(ErrorCode::Malformed, "type: no such message: '" + name.substr(0, 32) + "'");
+}
+
+// The descriptors that a message comes with.
+std::size_t fds_of(const AttachMessage& message) noexcept {
+  if (const auto* launch = std::get_if<LaunchRequest>(&message)) return 2 + launch->nodes.size();
+  return std::holds_alternative<AttachRequest>(message) ? 1 : 0;
+}
+
+Value to_value(const LaunchRequest& request) {
+  Value value = {{"type", "launch"}, {"container", request.container}, {"durable", request.durable}};
+  if (request.image) value["image"] = *request.image;
+  if (request.name) value["name"] = *request.name;
+  value["nodes"] = Value::array();
+  for (const auto kind : request.nodes)
+    value["nodes"].push_back(to_string(kind));
+  return value;
+}
+
+// Not an Error itself: a Result of an Error would be ambiguous.
+struct ReportedError {
+  Error reported;
+  ReportedError(ErrorCode code, std::string detail) : reported(code, std::move(detail)) {}
+};
+
+Result<ReportedError> read_error(const json::Item& item) {
+  VTPM_TRY(auto reader, item.object());
+  VTPM_TRY(const auto name, reader.string("code"));
+  VTPM_TRY(auto detail, reader.string("detail"));
+  VTPM_TRY_VOID(reader.done());
+  const auto code = error_code_from(name);
+  if (!code) return Error(ErrorCode::Malformed, "error.code: no such code");
+  if (detail.size() > kMaxDetail) return Error(ErrorCode::Malformed, "error.detail: too long");
+  return ReportedError(*code, std::move(detail));
+}
+
+}  // namespace
+
+std::string_view to_string(NodeKind kind) noexcept {
+  return kind == NodeKind::Managed ? "managed" : "raw";
+}
+
+Result<NodeKind> node_kind_from(std::string_view text) {
+  for (const auto kind : {NodeKind::Managed, NodeKind::Raw})
+    if (to_string(kind) == text) return kind;
+  return Error(ErrorCode::Malformed, "no such kind of node: '" + std::string(text.substr(0, 32)) + "'");
+}
+
+std::string serialize(const AttachMessage& message) {
+  return json::dump(std::visit(
+      Overloaded{
+          [](const LaunchRequest& m) { return to_value(m); },
+          [](const AttachRequest& m) {
+            return Value{
+                {"type", "attach"}, {"instance", m.instance}, {"node", to_string(m.node)}, {"path", m.path}};
+          },
+          [](const DetachRequest& m) {
+            return Value{{"type", "detach"}, {"instance", m.instance}, {"path", m.path}};
+          },
+          [](const ReleaseRequest& m) {
+            return Value{{"type", "release"}, {"container", m.container}};
+          },
+      },
+      message));
+}
+
+Result<AttachMessage> parse_attach_message(BytesView bytes, std::size_t fd_count) {
+  VTPM_TRY(const auto document, json::parse(as_text(bytes), kMaxAttachMessage));
+  VTPM_TRY(auto reader, Reader::of(document));
+  VTPM_TRY(auto message, read_typed(reader));
+  VTPM_TRY_VOID(reader.done());
+  if (fd_count != fds_of(message))
+    return Error(ErrorCode::Malformed, "the message came with " + std::to_string(fd_count) +
+                                           " descriptors instead of " + std::to_string(fds_of(message)));
+  return message;
+}
+
+std::string serialize(const AttachReply& reply) {
+  if (reply.instance) return json::dump(Value{{"instance", *reply.instance}});
+  const Error error = reply.instance.error();
+  return json::dump(Value{
+      {"error", {{"code", error_name(error.kind())}, {"detail", error.context.substr(0, kMaxDetail)}}}});
+}
+
+Result<std::string> parse_attach_reply(BytesView bytes) {
+  VTPM_TRY(const auto document, json::parse(as_text(bytes), kMaxAttachMessage));
+  VTPM_TRY(auto reader, Reader::of(document));
+  if (const auto item = reader.optional_member("error")) {
+    VTPM_TRY(auto error, read_error(*item));
+    VTPM_TRY_VOID(reader.done());
+    return error.reported;
+  }
+  VTPM_TRY(auto instance, reader.string("instance"));
+  VTPM_TRY_VOID(reader.done());
+  return instance;
+}
+
+Result<std::string> request(const std::string& runtime_dir, const AttachMessage& message,
+                            std::span<const int> fds, Deadline deadline) {
+  const std::string path = runtime_dir + "/attach.sock";
+  VTPM_TRY(const auto socket, connect_seqpacket(path));
+  VTPM_TRY_VOID(send_message(socket.get(), as_bytes(serialize(message)), fds, deadline));
+  auto answer = receive_message(socket.get(), kMaxAttachMessage, deadline);
+  if (!answer) return answer.error().within(path);
+  return parse_attach_reply(answer->bytes);
+}
+
+}  // namespace vtpm::control

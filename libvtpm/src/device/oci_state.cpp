@@ -1,1 +1,124 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "json/strict.h"
+
+#include <vtpm/device/oci_state.h>
+#include <vtpm/os/encoding.h>
+
+#include <algorithm>
+
+namespace vtpm::device {
+namespace {
+
+using json::Item;
+using json::Reader;
+
+constexpr std::string_view kPrefix = "dev.vtpm.";
+constexpr std::size_t kMaxId = 1024;
+constexpr std::size_t kMaxPath = 4096;
+constexpr std::size_t kMaxName = 64;
+constexpr std::uint64_t kMaxPid = 4194304;  // PID_MAX_LIMIT of the kernel
+
+bool is_control(char c) noexcept {
+  return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
+}
+
+Result<std::string> plain_text(const Item& item, std::size_t limit) {
+  VTPM_TRY(auto text, item.string());
+  if (text.empty() || text.size() > limit)
+    return item.malformed("must have 1 to " + std::to_string(limit) + " bytes");
+  if (std::any_of(text.begin(), text.end(), is_control)) return item.malformed("has a control character");
+  return text;
+}
+
+Result<std::string> absolute_path(const Item& item) {
+  VTPM_TRY(auto path, plain_text(item, kMaxPath));
+  if (path.front() != '/') return item.malformed("must be an absolute path");
+  return path;
+}
+
+Result<bool> boolean_text(const Item& item) {
+  VTPM_TRY(const auto text, item.string());
+  if (text != "true" && text != "false") return item.malformed("must be \"true\" or \"false\"");
+  return text == "true";
+}
+
+Result<std::string> image_digest(const Item& item) {
+  constexpr std::string_view kSha256 = "sha256:";
+  VTPM_TRY(auto text, item.string());
+  const bool named = text.compare(0, kSha256.size(), kSha256) == 0;
+  if (!named || text.size() != kSha256.size() + 64 ||
+      !from_hex(std::string_view(text).substr(kSha256.size())))
+    return item.malformed("must be \"sha256:\" and 64 lower-case hexadecimal digits");
+  return text;
+}
+
+Result<bool> standard_names(const Item& item) {
+  VTPM_TRY(const auto text, item.string());
+  if (text != "standard" && text != "vtpm") return item.malformed("must be \"standard\" or \"vtpm\"");
+  return text == "standard";
+}
+
+Result<> read_annotation(std::string_view name, const Item& item, TpmAnnotations& out) {
+  if (name == "enable") {
+    VTPM_TRY(out.enable, boolean_text(item));
+  } else if (name == "name") {
+    VTPM_TRY(out.name, plain_text(item, kMaxName));
+  } else if (name == "durable") {
+    VTPM_TRY(out.durable, boolean_text(item));
+  } else if (name == "image-digest") {
+    VTPM_TRY(out.image, image_digest(item));
+  } else if (name == "require-policy") {
+    VTPM_TRY(out.policy, plain_text(item, kMaxPath));
+  } else if (name == "device-names") {
+    VTPM_TRY(out.standard_names, standard_names(item));
+  } else {
+    return item.malformed("no such annotation");
+  }
+  return {};
+}
+
+Result<TpmAnnotations> read_annotations(const Item& item) {
+  TpmAnnotations annotations;
+  VTPM_TRY(auto reader, item.object());
+  for (const auto& name : reader.names()) {
+    if (name.compare(0, kPrefix.size(), kPrefix) != 0) continue;
+    VTPM_TRY(const auto member, reader.member(name));
+    VTPM_TRY_VOID(read_annotation(std::string_view(name).substr(kPrefix.size()), member, annotations));
+  }
+  if (annotations.durable && !annotations.name)
+    return item.malformed("dev.vtpm.durable needs dev.vtpm.name: a durable TPM is found again by its name");
+  return annotations;
+}
+
+}  // namespace
+
+Result<OciState> parse_oci_state(std::string_view text) {
+  VTPM_TRY(const auto document, json::parse(text, kMaxOciDocument));
+  VTPM_TRY(auto reader, Reader::of(document));
+  OciState state{};
+  VTPM_TRY(const auto id, reader.member("id"));
+  VTPM_TRY(state.id, plain_text(id, kMaxId));
+  VTPM_TRY(const auto bundle, reader.member("bundle"));
+  VTPM_TRY(state.bundle, absolute_path(bundle));
+  VTPM_TRY(const auto pid, reader.optional_integer("pid", 0, kMaxPid));
+  state.pid = static_cast<pid_t>(pid);
+  if (const auto root = reader.optional_member("root")) {
+    VTPM_TRY(state.root, absolute_path(*root));
+  }
+  if (const auto annotations = reader.optional_member("annotations")) {
+    VTPM_TRY(state.annotations, read_annotations(*annotations));
+  }
+  return state;
+}
+
+Result<std::string> root_path(std::string_view config_json, const std::string& bundle) {
+  VTPM_TRY(const auto document, json::parse(config_json, kMaxOciDocument));
+  VTPM_TRY(auto reader, Reader::of(document));
+  VTPM_TRY(auto root, reader.object("root"));
+  VTPM_TRY(const auto item, root.member("path"));
+  VTPM_TRY(auto path, plain_text(item, kMaxPath));
+  if (!path.starts_with('/')) path.insert(0, bundle + "/");
+  return path;
+}
+
+}  // namespace vtpm::device

@@ -45,7 +45,10 @@ Result<> write_all(int fd, BytesView bytes) {
 namespace {
 
 Result<> write_temporary(const std::string& path, BytesView bytes, mode_t mode) {
-  const UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode));
+  // A file that an earlier crash, or somebody else, left there is not written into: it may have other names,
+  // owners or readers.
+  if (::unlink(path.c_str()) != 0 && errno != ENOENT) return errno_error(path, errno);
+  const UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
   if (!fd) return errno_error(path, errno);
   if (::fchmod(fd.get(), mode) != 0) return errno_error(path, errno);
   if (auto written = write_all(fd.get(), bytes); !written) return written.error().within(path);
@@ -69,7 +72,11 @@ Result<> replace_file(const std::string& path, BytesView bytes, mode_t mode) {
     ::unlink(temporary.c_str());
     return written;
   }
-  if (std::rename(temporary.c_str(), path.c_str()) != 0) return errno_error(path, errno);
+  if (std::rename(temporary.c_str(), path.c_str()) != 0) {
+    const int renaming = errno;
+    ::unlink(temporary.c_str());
+    return errno_error(path, renaming);
+  }
   return sync_directory(path);
 }
 

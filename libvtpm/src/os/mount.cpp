@@ -59,6 +59,15 @@ Result<> move_mount_onto(int mount, int target) {
   return {};
 }
 
+Result<> detach_mount(int mount) {
+  // By descriptor, so that what is unmounted is what was looked at; <sys/mount.h> clashes with
+  // <linux/mount.h>, hence the bare system call.
+  constexpr int kMntDetach = 2;
+  const std::string path = "/proc/self/fd/" + std::to_string(mount);
+  if (::syscall(SYS_umount2, path.c_str(), kMntDetach) != 0) return errno_error("umount", errno);
+  return {};
+}
+
 Result<> join_namespaces(int pidfd, int which) {
   if (::setns(pidfd, which) != 0) return errno_error("setns", errno);
   return {};

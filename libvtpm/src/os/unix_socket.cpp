@@ -5,11 +5,14 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
 namespace vtpm {
 namespace {
+
+constexpr int kLongestPoll = 3'600'000;  // ms
 
 // Waits until `events` or the deadline. No deadline: returns at once, the call itself blocks.
 Result<> wait_for(int socket, short events, const Deadline& deadline) {
@@ -18,8 +21,10 @@ Result<> wait_for(int socket, short events, const Deadline& deadline) {
     const auto left =
         std::chrono::ceil<std::chrono::milliseconds>(*deadline - std::chrono::steady_clock::now()).count();
     pollfd p{socket, events, 0};
-    const int n = ::poll(&p, 1, left > 0 ? static_cast<int>(left) : 0);
+    // A deadline further away than poll(2) can count is looked at again after kLongestPoll.
+    const int n = ::poll(&p, 1, static_cast<int>(std::clamp<decltype(left)>(left, 0, kLongestPoll)));
     if (n > 0) return {};
+    if (n == 0 && left > kLongestPoll) continue;
     if (n == 0) return Error(ErrorCode::Timeout, "the peer did not answer in time");
     if (errno != EINTR) return errno_error("poll", errno);
   }

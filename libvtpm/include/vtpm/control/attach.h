@@ -61,7 +61,8 @@ struct AttachReply {
   Result<std::string> instance;
 };
 std::string serialize(const AttachReply& reply);
-Result<AttachReply> parse_attach_reply(BytesView bytes);
+// The instance's id, or the error that vtpmd reports. No such document: Malformed.
+Result<std::string> parse_attach_reply(BytesView bytes);
 
 // Sends a request with its descriptors (borrowed) to the attach.sock in `runtime_dir` and waits for the
 // reply, at most `deadline`. Nobody there: Unreachable.

@@ -20,6 +20,8 @@ Result<UniqueFd> make_detached_mount(const std::string& type,
 Result<UniqueFd> clone_mount(int mount);
 // move_mount of a detached mount onto an open file.
 Result<> move_mount_onto(int mount, int target);
+// Detaches the mount whose root is open as `mount` from the tree (umount2(2), MNT_DETACH).
+Result<> detach_mount(int mount);
 // setns(2) into the namespaces (CLONE_NEW*) of the process behind a pidfd.
 Result<> join_namespaces(int pidfd, int which);
 

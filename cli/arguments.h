@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+// Arguments whose values are checked before anything is done. Errors are Malformed: wrong usage.
+#pragma once
+
+#include <vtpm/os/bytes.h>
+#include <vtpm/os/result.h>
+
+#include <string>
+
+namespace vtpm::cli {
+
+// A verifier's nonce: hexadecimal digits of either case, 8 to 64 bytes.
+Result<Bytes> nonce_from(const std::string& text);
+// A SHA-256 digest: 64 hexadecimal digits of either case.
+Result<Bytes> sha256_from(const std::string& text);
+
+// The whole of a file, or of standard input for "-". Missing: NotFound.
+Result<std::string> read_input(const std::string& path, std::size_t limit);
+
+}  // namespace vtpm::cli

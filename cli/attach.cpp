@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/nodes.h"
+#include "cli/output.h"
+#include "cli/verbs.h"
+
+#include <vtpm/control/attach.h>
+#include <vtpm/device/fuse_node.h>
+
+#include <CLI/CLI.hpp>
+
+#include <memory>
+
+namespace vtpm::cli {
+namespace {
+
+using control::NodeKind;
+
+constexpr std::chrono::seconds kDeadline{30};
+
+struct Options {
+  std::string id;
+  std::string path;
+  bool raw = false;
+  std::string backend = "auto";
+};
+
+Result<device::FuseNode> make_node(const std::string& backend) {
+  if (backend != "auto" && backend != "fuse")
+    return Error(ErrorCode::Unsupported, "this version makes nodes with --backend fuse only, not " + backend);
+  auto node = device::make_fuse_node();
+  if (!node && node.error().kind() == ErrorCode::PermissionDenied)
+    return node.error().within("making a device node needs root (CAP_SYS_ADMIN)");
+  return node;
+}
+
+// The node is placed before vtpmd hears of it, so that a path that is taken is none of its affairs; who opens
+// it meanwhile waits.
+Result<int> attach(const Context& context, const Options& options) {
+  VTPM_TRY(const auto path, absolute_path(options.path));
+  VTPM_TRY(const auto node, make_node(options.backend));
+  VTPM_TRY_VOID(device::place(node.mount, path));
+  const control::AttachRequest message{options.id, options.raw ? NodeKind::Raw : NodeKind::Managed, path};
+  const int server = node.server.get();
+  const auto id = control::request(context.runtime_dir, message, std::span(&server, 1), after(kDeadline));
+  if (!id) {
+    static_cast<void>(device::remove_node(path));
+    return id.error();
+  }
+  if (context.json) {
+    VTPM_TRY_VOID(print_json({{"instance", *id}, {"node", to_string(message.node)}, {"path", path}}));
+  }
+  return kDone;
+}
+
+}  // namespace
+
+void add_attach(CLI::App& app, Context& context) {
+  const auto options = std::make_shared<Options>();
+  auto* verb = add_verb(app, context, "attach", "Make a device node of a TPM at a path here (needs root)",
+                        [&context, options] { return attach(context, *options); });
+  verb->add_option("id", options->id, "Its id, the beginning of it, or its name")->required();
+  verb->add_option("--path", options->path, "Where: a path that is free, or an empty file")->required();
+  verb->add_flag("--raw", options->raw,
+                 "The TPM itself (as /dev/tpm0), not the managed node (as /dev/tpmrm0)");
+  verb->add_option("--backend", options->backend, "How the node is made")
+      ->check(CLI::IsMember({"auto", "proxy", "cuse", "fuse", "socket"}))
+      ->capture_default_str();
+}
+
+}  // namespace vtpm::cli

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/nodes.h"
+#include "cli/output.h"
+#include "cli/verbs.h"
+
+#include <vtpm/device/fuse_node.h>
+
+#include <CLI/CLI.hpp>
+
+#include <iostream>
+#include <memory>
+
+namespace vtpm::cli {
+namespace {
+
+// What is left of the instance's nodes answers nothing any more; who may not unmount them is told.
+void remove_nodes(const std::vector<std::string>& paths) {
+  for (const auto& path : paths) {
+    const auto removed = device::remove_node(path);
+    if (!removed && removed.error().kind() != ErrorCode::NotFound)
+      std::cerr << "vtpmctl: destroy: the dead node " << path << " is left: " << removed.error().context
+                << "\n  unmount it as root: umount " << path << "\n";
+  }
+}
+
+Result<> destroy_one(const Context& context, const std::string& id) {
+  VTPM_TRY(const auto paths, node_paths(context, id));
+  VTPM_TRY(const auto answer, context.client().call("DELETE", instance_target(id)));
+  static_cast<void>(answer);
+  remove_nodes(paths);
+  return {};
+}
+
+// Each is tried; the first error decides the exit status.
+Result<int> destroy(const Context& context, const std::vector<std::string>& ids) {
+  json::Value destroyed = json::Value::array();
+  int status = kDone;
+  for (const auto& id : ids) {
+    if (const auto done = destroy_one(context, id); done) {
+      destroyed.push_back(id);
+    } else {
+      print_error("destroy", done.error().within(id));
+      if (status == kDone) status = exit_status(done.error().kind());
+    }
+  }
+  if (context.json) {
+    VTPM_TRY_VOID(print_json({{"destroyed", destroyed}}));
+  }
+  return status;
+}
+
+}  // namespace
+
+void add_destroy(CLI::App& app, Context& context) {
+  const auto ids = std::make_shared<std::vector<std::string>>();
+  auto* verb = add_verb(app, context, "destroy", "Destroy TPMs with all their keys",
+                        [&context, ids] { return destroy(context, *ids); });
+  verb->add_option("id", *ids, "Ids, beginnings of ids, or names")->required();
+}
+
+}  // namespace vtpm::cli

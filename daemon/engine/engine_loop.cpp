@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/engine/engine_loop.h"
+
+#include "daemon/engine/fuse_session.h"
+#include "daemon/engine/log.h"
+#include "daemon/engine/node.h"
+#include "daemon/engine/supervisor_commands.h"
+#include "daemon/engine/tpm.h"
+#include "daemon/engine/tpm_commands.h"
+#include "daemon/ipc/frame.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+
+namespace vtpm::engine {
+namespace {
+
+// Nodes of one engine; a container has two, `vtpmctl attach` adds to them.
+constexpr std::size_t kMaxNodes = 16;
+
+// A node with its end of the FUSE mount.
+class Attachment final : public FuseChannel {
+ public:
+  Attachment(UniqueFd fuse, Device& device, NodeKind kind)
+      : fuse_(std::move(fuse)), node_(device, kind), session_(node_, *this) {}
+
+  int fd() const noexcept { return fuse_.get(); }
+  bool gone() const noexcept { return gone_; }
+  bool is(const Node& node) const noexcept { return &node == &node_; }
+
+  // Handles one waiting request. False when there is none, or when the mount is gone.
+  bool handle_one() {
+    const ssize_t n = ::read(fuse_.get(), buffer_.data(), buffer_.size());
+    if (n >= 0) {
+      session_.handle({buffer_.data(), static_cast<std::size_t>(n)});
+      return true;
+    }
+    if (errno == EINTR || errno == ENOENT) return true;  // ENOENT: its process was killed in between
+    if (errno != EAGAIN) lose();
+    return false;
+  }
+
+  void send(BytesView frame) override {
+    for (;;) {
+      if (::write(fuse_.get(), frame.data(), frame.size()) >= 0) return;
+      if (errno == EINTR) continue;
+      // ENOENT: the request was given up, nobody waits for this reply.
+      if (errno != ENOENT) lose();
+      return;
+    }
+  }
+
+ private:
+  void lose() {
+    if (errno != ENODEV && !gone_) log_line(std::string("device node: ") + std::strerror(errno));
+    gone_ = true;
+  }
+
+  UniqueFd fuse_;
+  Node node_;
+  FuseSession session_;
+  bool gone_ = false;
+  alignas(8) std::array<std::uint8_t, kFuseBuffer> buffer_{};
+};
+
+class Engine {
+ public:
+  explicit Engine(UniqueFd control)
+      : control_(std::move(control)), device_(tpm_, [this](Node& node) { settle(node); }) {}
+
+  int run();
+
+ private:
+  // What a request is answered with: a payload, or an error.
+  using Answer = Result<Bytes>;
+  struct Handler {
+    ipc::Verb verb;
+    Answer (Engine::*run)(ipc::Transfer&);
+  };
+  static const Handler kHandlers[];
+
+  unsigned state() const noexcept;
+  // False ends the engine, with exit_status_.
+  bool serve_control();
+  bool refuse(std::string_view why);
+  void settle(Node& node);
+  void power_off();
+
+  Answer power_on(ipc::Transfer& request);
+  Answer transmit(ipc::Transfer& request);
+  Answer hash_sequence(ipc::Transfer& request);
+  Answer serve(ipc::Transfer& request);
+  Answer permanent_state(ipc::Transfer& request);
+  Answer shutdown(ipc::Transfer& request);
+
+  UniqueFd control_;
+  Tpm tpm_;
+  SupervisorCommands supervisor_{tpm_};
+  Device device_;
+  std::vector<std::unique_ptr<Attachment>> nodes_;
+  bool was_on_ = false;
+  int exit_status_ = 0;
+};
+
+const Engine::Handler Engine::kHandlers[] = {
+    {ipc::Verb::PowerOn, &Engine::power_on},
+    {ipc::Verb::Transmit, &Engine::transmit},
+    {ipc::Verb::HashSequence, &Engine::hash_sequence},
+    {ipc::Verb::Serve, &Engine::serve},
+    {ipc::Verb::PermanentState, &Engine::permanent_state},
+    {ipc::Verb::Shutdown, &Engine::shutdown},
+};
+
+unsigned Engine::state() const noexcept {
+  if (tpm_.powered()) return ipc::kWhenOn;
+  return was_on_ ? ipc::kWhenStopped : ipc::kWhenNever;
+}
+
+int Engine::run() {
+  std::vector<pollfd> polled;
+  for (;;) {
+    std::erase_if(nodes_, [](const auto& node) { return node->gone(); });
+    polled.assign(1, {control_.get(), POLLIN, 0});
+    for (const auto& node : nodes_)
+      polled.push_back({node->fd(), POLLIN, 0});
+    if (::poll(polled.data(), polled.size(), -1) < 0) {
+      if (errno == EINTR) continue;
+      log_line(std::string("poll: ") + std::strerror(errno));
+      exit_status_ = ipc::kExitBug;
+      break;
+    }
+    for (std::size_t i = 1; i < polled.size(); ++i)
+      if (polled[i].revents != 0) (void)nodes_[i - 1]->handle_one();
+    if (polled[0].revents != 0 && !serve_control()) break;
+  }
+  power_off();
+  return exit_status_;
+}
+
+bool Engine::refuse(std::string_view why) {
+  log_line(std::string(why) + ": this engine ends");
+  exit_status_ = ipc::kExitProtocol;
+  return false;
+}
+
+bool Engine::serve_control() {
+  auto request = ipc::receive_transfer(control_.get());
+  if (!request)
+    return request.error().kind() == ErrorCode::Unreachable ? false : refuse(request.error().context);
+  const auto* row = ipc::find_verb(static_cast<std::uint16_t>(request->head.verb));
+  const auto handler = std::find_if(std::begin(kHandlers), std::end(kHandlers),
+                                    [row](const Handler& h) { return h.verb == row->verb; });
+  if (request->head.reply || handler == std::end(kHandlers) || (row->when & state()) == 0)
+    return refuse(std::string(row->name) + " is not permitted now");
+  auto answer = (this->*handler->run)(*request);
+  ipc::FrameHead head{request->head.verb, true, false, request->head.id, 0};
+  if (answer) return ipc::send_transfer(control_.get(), head, *answer).has_value();
+  const Error error = answer.error();  // by value: a view into it needs a name
+  head.status = static_cast<std::uint32_t>(error.kind());
+  return ipc::send_transfer(control_.get(), head, as_bytes(error.context)).has_value();
+}
+
+void Engine::settle(Node& node) {
+  for (const auto& attachment : nodes_)
+    if (attachment->is(node))
+      while (attachment->handle_one()) {
+      }
+}
+
+void Engine::power_off() {
+  if (!tpm_.powered()) return;
+  shutdown_clear(tpm_);
+  tpm_.power_off();
+}
+
+Engine::Answer Engine::power_on(ipc::Transfer& request) {
+  VTPM_TRY_VOID(tpm_.power_on(request.payload));
+  was_on_ = true;
+  return Bytes{};
+}
+
+Engine::Answer Engine::transmit(ipc::Transfer& request) {
+  if (request.payload.empty()) return Error(ErrorCode::Malformed, "no locality");
+  VTPM_TRY(const auto locality, tpm::Locality::make(request.payload[0]));
+  return supervisor_.run(locality, BytesView(request.payload).subspan(1));
+}
+
+Engine::Answer Engine::hash_sequence(ipc::Transfer& request) {
+  VTPM_TRY_VOID(tpm_.hash_sequence(request.payload));
+  return Bytes{};
+}
+
+Engine::Answer Engine::serve(ipc::Transfer& request) {
+  if (request.payload.size() != 1 || request.payload[0] > ipc::kServeRaw)
+    return Error(ErrorCode::Malformed, "no such kind of node");
+  if (nodes_.size() == kMaxNodes)
+    return Error(ErrorCode::Exhausted,
+                 "an instance has at most " + std::to_string(kMaxNodes) + " device nodes");
+  // A request can vanish between poll and read (its process is killed): the read must not block then.
+  if (::fcntl(request.fds[0].get(), F_SETFL, O_NONBLOCK) != 0) return errno_error("device node", errno);
+  const auto kind = request.payload[0] == ipc::kServeManaged ? NodeKind::Managed : NodeKind::Raw;
+  nodes_.push_back(std::make_unique<Attachment>(std::move(request.fds[0]), device_, kind));
+  return Bytes{};
+}
+
+Engine::Answer Engine::permanent_state(ipc::Transfer&) {
+  const auto state = tpm_.permanent_state();
+  return Bytes(state.begin(), state.end());
+}
+
+Engine::Answer Engine::shutdown(ipc::Transfer&) {
+  power_off();
+  return Bytes{};
+}
+
+}  // namespace
+
+int run_engine(UniqueFd control) {
+  return Engine(std::move(control)).run();
+}
+
+}  // namespace vtpm::engine

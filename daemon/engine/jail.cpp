@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/engine/jail.h"
+
+#include "daemon/engine/seccomp_rows.h"
+
+#include <vtpm/os/file.h>
+#include <vtpm/os/unique_fd.h>
+
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <linux/filter.h>
+#include <seccomp.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <span>
+
+namespace vtpm::engine {
+namespace {
+
+constexpr rlim_t kMaxDescriptors = 64;
+// The log may be a file, and it is the only file here: an engine does not fill the disk through it.
+constexpr rlim_t kMaxLogFile = 64 << 20;
+constexpr std::size_t kMaxProgram = 32768;
+
+Error jail_error(std::string_view step, int errno_value) {
+  return {ErrorCode::Internal, "jail: " + std::string(step) + ": " + std::strerror(errno_value)};
+}
+
+Result<> limit(int resource, rlim_t value, std::string_view name) {
+  const rlimit both{value, value};
+  if (::prlimit(0, static_cast<__rlimit_resource>(resource), &both, nullptr) != 0)
+    return jail_error(name, errno);
+  return {};
+}
+
+Result<> control(int option, unsigned long value, std::string_view name) {
+  if (::prctl(option, value, 0, 0, 0) != 0) return jail_error(name, errno);
+  return {};
+}
+
+Result<> close_from(unsigned first) {
+  if (::syscall(SYS_close_range, first, ~0U, 0) != 0) return jail_error("close_range", errno);
+  return {};
+}
+
+Result<> add_row(scmp_filter_ctx filter, const SyscallRow& row, std::uint32_t action) {
+  const auto number = static_cast<int>(row.number);
+  int result = 0;
+  if (row.test.index < 0) {
+    result = ::seccomp_rule_add_array(filter, action, number, 0, nullptr);
+  } else {
+    const scmp_arg_cmp test{static_cast<unsigned>(row.test.index), SCMP_CMP_MASKED_EQ, row.test.mask,
+                            row.test.value};
+    result = ::seccomp_rule_add_array(filter, action, number, 1, &test);
+  }
+  if (result != 0)
+    return Error(ErrorCode::Unsupported,
+                 "seccomp row " + std::to_string(row.number) + ": " + std::strerror(-result));
+  return {};
+}
+
+Result<> add_rows(scmp_filter_ctx filter, std::span<const SyscallRow> rows, Role role,
+                  std::uint32_t action = SCMP_ACT_ALLOW) {
+  for (const auto& row : rows)
+    if ((row.roles & static_cast<unsigned>(role)) != 0) VTPM_TRY_VOID(add_row(filter, row, action));
+  return {};
+}
+
+// libseccomp 2.5 writes a program to a descriptor only.
+Result<Bytes> export_program(scmp_filter_ctx filter) {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) return jail_error("pipe2", errno);
+  const UniqueFd reader(ends[0]);
+  UniqueFd writer(ends[1]);
+  // A pipe holds 64 KiB, the largest possible program (4096 instructions) half of it: this does not block.
+  if (const int result = ::seccomp_export_bpf(filter, writer.get()); result != 0)
+    return jail_error("seccomp_export_bpf", -result);
+  writer.reset();
+  return read_all(reader.get(), kMaxProgram);
+}
+
+}  // namespace
+
+Result<SyscallFilter> SyscallFilter::compile(Role role) {
+  const std::unique_ptr<void, void (*)(scmp_filter_ctx)> filter(::seccomp_init(SCMP_ACT_KILL_PROCESS),
+                                                                ::seccomp_release);
+  if (!filter) return Error(ErrorCode::Unsupported, "seccomp_init failed");
+  VTPM_TRY_VOID(add_rows(filter.get(), kSyscalls, role));
+  VTPM_TRY_VOID(add_rows(filter.get(), kRefusedSyscalls, role, SCMP_ACT_ERRNO(EPERM)));
+#ifdef __SANITIZE_ADDRESS__
+  VTPM_TRY_VOID(add_rows(filter.get(), kSanitizerSyscalls, role));
+#endif
+  VTPM_TRY(Bytes program, export_program(filter.get()));
+  return SyscallFilter(std::move(program));
+}
+
+Result<> SyscallFilter::install() const {
+  // The kernel only reads the instructions.
+  auto* instructions = reinterpret_cast<sock_filter*>(const_cast<std::uint8_t*>(program_.data()));
+  const sock_fprog program{static_cast<unsigned short>(program_.size() / sizeof(sock_filter)), instructions};
+  if (::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0) return jail_error("seccomp", errno);
+  return {};
+}
+
+Result<> enter_zygote_jail(const SyscallFilter& filter) {
+  // 1. No files to find by relative paths, none made for others.
+  if (::chdir("/") != 0) return jail_error("chdir", errno);
+  ::umask(0777);
+  // 2. Its memory is nobody's: no ptrace or /proc/pid/mem by the same user, no core file.
+  VTPM_TRY_VOID(control(PR_SET_DUMPABLE, 0, "PR_SET_DUMPABLE"));
+  VTPM_TRY_VOID(limit(RLIMIT_CORE, 0, "RLIMIT_CORE"));
+  // 3. Bounds of what it may hold. Engines inherit them.
+  VTPM_TRY_VOID(limit(RLIMIT_NOFILE, kMaxDescriptors, "RLIMIT_NOFILE"));
+  VTPM_TRY_VOID(limit(RLIMIT_FSIZE, kMaxLogFile, "RLIMIT_FSIZE"));
+  // 4. No program that it could execute would give it privileges; seccomp asks for this.
+  VTPM_TRY_VOID(control(PR_SET_NO_NEW_PRIVS, 1, "PR_SET_NO_NEW_PRIVS"));
+  // 5. Only the system calls of the table, from here on.
+  return filter.install();
+}
+
+Result<> enter_engine_jail(const SyscallFilter& filter, int control_fd) {
+  // 1. Nothing but the control socket, the log and /dev/null.
+  if (control_fd != kControlFd && ::dup2(control_fd, kControlFd) < 0) return jail_error("dup2", errno);
+  VTPM_TRY_VOID(close_from(kControlFd + 1));
+  // 2. No children (not for root, which has no such limit: the filter forbids fork anyway).
+  VTPM_TRY_VOID(limit(RLIMIT_NPROC, 0, "RLIMIT_NPROC"));
+  // 3. Many times what one TPM needs: a leak ends the engine, not the host.
+#ifndef __SANITIZE_ADDRESS__
+  VTPM_TRY_VOID(limit(RLIMIT_AS, rlim_t{256} << 20, "RLIMIT_AS"));
+#endif
+  // 4. Only the engine's rows of the table.
+  return filter.install();
+}
+
+}  // namespace vtpm::engine

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+// The system calls that the jail permits, each with its reason. Everything else kills the process (SIGSYS).
+#pragma once
+
+#include "daemon/engine/jail.h"
+
+#include <fcntl.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include <array>
+#include <string_view>
+
+namespace vtpm::engine {
+
+// Whose row. An engine's filter lies atop the zygote's, and a call must pass both: what an engine may, the
+// zygote may.
+inline constexpr unsigned kZygote = static_cast<unsigned>(Role::Zygote);
+inline constexpr unsigned kBoth = kZygote | static_cast<unsigned>(Role::Engine);
+
+// A row's condition: argument `index` & mask == value. index -1: no condition.
+struct ArgumentTest {
+  int index = -1;
+  std::uint64_t mask = 0;
+  std::uint64_t value = 0;
+};
+constexpr ArgumentTest equals(int index, std::uint64_t value) {
+  return {index, ~std::uint64_t{0}, value};
+}
+constexpr ArgumentTest without(int index, std::uint64_t bits) {
+  return {index, bits, 0};
+}
+
+struct SyscallRow {
+  long number;
+  unsigned roles;
+  ArgumentTest test;
+  std::string_view reason;
+};
+
+// What glibc's fork(3) asks for: a process, nothing shared, no new namespace.
+inline constexpr std::uint64_t kForkFlags = CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD;
+
+inline constexpr std::array kSyscalls = {
+    // The loops.
+    SyscallRow{SYS_poll, kBoth, {}, "waits for the control socket, devices and ended children"},
+    SyscallRow{SYS_restart_syscall, kBoth, {}, "a poll continues after SIGSTOP and SIGCONT, or a freezer"},
+    SyscallRow{SYS_recvmsg, kBoth, {}, "frames from vtpmd"},
+    SyscallRow{SYS_sendmsg, kBoth, {}, "frames to vtpmd"},
+    SyscallRow{SYS_read, kBoth, {}, "FUSE requests; the zygote's signalfd"},
+    SyscallRow{SYS_write, kBoth, {}, "FUSE replies; the log"},
+    SyscallRow{SYS_close, kBoth, {}, "a device whose mount is gone; the zygote's copies"},
+    SyscallRow{SYS_fcntl, kBoth, equals(1, F_SETFL), "O_NONBLOCK on a device that was received"},
+    SyscallRow{SYS_lseek, kBoth, {}, "libtpms' messages: dprintf asks for the log's position"},
+    SyscallRow{SYS_exit_group, kBoth, {}, "the end"},
+    // Memory. Nothing becomes executable.
+    SyscallRow{SYS_brk, kBoth, {}, "malloc"},
+    SyscallRow{SYS_mmap, kBoth, without(2, PROT_EXEC), "malloc of large blocks"},
+    SyscallRow{SYS_munmap, kBoth, {}, "free of large blocks"},
+    SyscallRow{SYS_mremap, kBoth, {}, "realloc of large blocks"},
+    SyscallRow{SYS_madvise, kBoth, {}, "free gives pages back"},
+    // OpenSSL and libtpms.
+    SyscallRow{SYS_futex, kBoth, {}, "pthread_once wakes even where nobody waits"},
+    SyscallRow{SYS_getrandom, kBoth, {}, "the seed of OpenSSL's random generator"},
+    SyscallRow{SYS_getpid, kBoth, {}, "OpenSSL notices a fork by it; the log's prefix"},
+    SyscallRow{SYS_clock_gettime, kBoth, {}, "the TPM's clock, where the vDSO cannot read the time"},
+    // Making engines.
+    SyscallRow{SYS_clone, kZygote, equals(0, kForkFlags), "fork of an engine, and nothing but a fork"},
+    SyscallRow{SYS_set_robust_list, kZygote, {}, "glibc, in the child of a fork"},
+    SyscallRow{SYS_rt_sigprocmask, kZygote, {}, "the child unblocks SIGCHLD"},
+    SyscallRow{SYS_wait4, kZygote, {}, "reaps engines"},
+    SyscallRow{SYS_pidfd_open, kZygote, {}, "an engine's pidfd for vtpmd"},
+    SyscallRow{SYS_dup2, kZygote, {}, "the engine's control socket becomes descriptor 3"},
+    SyscallRow{SYS_close_range, kZygote, {}, "an engine keeps no descriptor of the zygote's"},
+    SyscallRow{SYS_prlimit64, kZygote, equals(0, 0), "an engine's own limits (pid 0: itself)"},
+    SyscallRow{SYS_seccomp, kZygote, equals(0, SECCOMP_SET_MODE_FILTER), "an engine's own filter, atop this"},
+};
+
+// Calls that are answered EPERM instead of killing the process, since their caller goes on without them.
+inline constexpr std::array kRefusedSyscalls = {
+    SyscallRow{SYS_newfstatat, kBoth, {}, "libtpms' messages: dprintf asks what kind of file the log is"},
+    SyscallRow{SYS_fstat, kBoth, {}, "likewise, with other versions of glibc"},
+};
+
+#ifdef __SANITIZE_ADDRESS__
+// A weakening for sanitizer builds alone: what AddressSanitizer's run time calls.
+inline constexpr std::array kSanitizerSyscalls = {
+    SyscallRow{SYS_mprotect, kBoth, without(2, PROT_EXEC), "shadow memory"},
+    SyscallRow{SYS_sigaltstack, kBoth, {}, "signal stack of a new thread or process"},
+    SyscallRow{SYS_sched_yield, kBoth, {}, "spin locks"},
+    SyscallRow{SYS_readlink, kBoth, {}, "the name of the program, for reports"},
+    SyscallRow{SYS_getrusage, kBoth, {}, "memory statistics"},
+    SyscallRow{SYS_ioctl, kBoth, equals(1, TCGETS), "a report asks whether the log is a terminal"},
+    SyscallRow{SYS_pipe2, kBoth, {}, "UBSan asks whether memory is readable by writing it to a pipe"},
+};
+#endif
+
+}  // namespace vtpm::engine

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// The frames between vtpmd, the zygote and the engines: one frame per SEQPACKET message (FORMATS.md, "Engine
+// frames"). Both sides use this file; what either receives is hostile until decode() and the table have
+// agreed.
+#pragma once
+
+#include <vtpm/os/bytes.h>
+#include <vtpm/os/result.h>
+#include <vtpm/os/unix_socket.h>
+
+#include <string_view>
+
+namespace vtpm::ipc {
+
+inline constexpr std::uint32_t kFrameMagic = 0x5654504d;  // "VTPM"
+inline constexpr std::size_t kFrameHeaderSize = 20;       // bytes
+inline constexpr std::size_t kMaxPayload = 65536;         // bytes, of one frame
+// Bytes of a transfer that continues over several frames: above libtpms' largest permanent state.
+inline constexpr std::size_t kMaxTransfer = 1 << 20;
+
+enum class Verb : std::uint16_t {
+  PowerOn = 1,         // permanent state blob, or nothing -> nothing
+  Transmit = 2,        // locality u8, command -> response
+  HashSequence = 3,    // the data -> nothing
+  Serve = 4,           // node kind u8 (kServe*), a /dev/fuse descriptor -> nothing
+  PermanentState = 5,  // nothing -> permanent state blob
+  Shutdown = 6,        // nothing -> nothing
+  Spawn = 16,          // the engine's socket -> pid u32, pidfd
+  Ready = 17,          // event: the zygote is jailed and serves
+  Exited = 18,         // event: pid u32, wait status u32
+};
+
+// The node kinds of Verb::Serve.
+inline constexpr std::uint8_t kServeManaged = 0;
+inline constexpr std::uint8_t kServeRaw = 1;
+
+// Who a request is for; an event goes to the supervisor.
+enum class Receiver { Engine, Zygote, Supervisor };
+
+// The state of the engine's TPM in which a verb is permitted (bits).
+inline constexpr unsigned kWhenNever = 1;    // before the first power-on
+inline constexpr unsigned kWhenOn = 2;       // powered on
+inline constexpr unsigned kWhenStopped = 4;  // after a shutdown
+
+// Exit statuses of vtpm-engine, of the zygote as of an engine. 0 is an orderly end.
+inline constexpr int kExitUsage = 64;     // not started by vtpmd
+inline constexpr int kExitProtocol = 65;  // a malformed or unpermitted frame on the control socket
+inline constexpr int kExitJail = 66;      // a step of the jail failed
+inline constexpr int kExitBug = 70;       // a broken invariant; the log says which
+
+// What is permitted: the order of the protocol is this data. An engine ends itself on anything else.
+struct VerbRow {
+  Verb verb;
+  std::string_view name;
+  Receiver receiver;
+  unsigned when;             // kWhen* bits; 0 where the receiver is not an engine
+  std::size_t request_fds;   // exactly as many, in the first frame (of an event, too)
+  std::size_t reply_fds;     // of a successful reply; an error carries none
+  std::size_t request_size;  // largest payload, bytes
+  std::size_t reply_size;    // of a successful reply
+};
+// nullptr for an unknown verb.
+const VerbRow* find_verb(std::uint16_t verb) noexcept;
+
+// What goes before the payload. In requests and events status is 0; in replies 0 or an ErrorCode, the payload
+// then being its text.
+struct FrameHead {
+  Verb verb;
+  bool reply = false;
+  bool more = false;  // the payload continues in the next frame
+  std::uint32_t id = 0;
+  std::uint32_t status = 0;
+};
+struct Frame {
+  FrameHead head;
+  BytesView payload;  // into the decoded bytes
+};
+
+// Payloads over kMaxPayload are a bug of the caller.
+Bytes encode(const FrameHead& head, BytesView payload);
+// Malformed: wrong magic, unknown verb or flag, a length that disagrees, a status where none may be.
+Result<Frame> decode(BytesView bytes);
+
+// A whole transfer.
+struct Transfer {
+  FrameHead head;
+  Bytes payload;
+  std::vector<UniqueFd> fds;
+};
+// Sends a transfer as one frame, or as several if it is longer than kMaxPayload. Errors as send_message.
+Result<> send_transfer(int socket, FrameHead head, BytesView payload, std::span<const int> fds = {},
+                       Deadline deadline = {});
+// Receives one. Malformed: what decode() refuses, parts that do not belong together, sizes and descriptors
+// that the table does not permit. The peer's end: Unreachable.
+Result<Transfer> receive_transfer(int socket, Deadline deadline = {});
+
+// An error as a reply carries it. Unknown codes become Malformed; texts are cut at 1024 bytes and control
+// characters are replaced.
+Error error_from_reply(std::uint32_t status, BytesView text);
+
+}  // namespace vtpm::ipc

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/supervisor/attach_server.h"
+
+#include "daemon/supervisor/hostile_fd.h"
+
+#include <vtpm/os/process.h>
+
+namespace vtpm::supervisor {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto kMessageDeadline = 5s;
+// Of the four threads that read peers' files, ordinary users get two: root's containers always find a free
+// one.
+constexpr std::size_t kMaxUserReads = 2;
+
+// The process must be the peer's own, unless the peer is root.
+Result<> check_process(const PeerCredentials& peer, int pidfd) {
+  VTPM_TRY_VOID(pid_of_pidfd(pidfd));
+  if (peer.uid == 0) return {};
+  VTPM_TRY(const uid_t uid, uid_of_pidfd(pidfd));
+  if (uid == peer.uid) return {};
+  return Error(ErrorCode::PermissionDenied, "the container's process belongs to uid " + std::to_string(uid) +
+                                                ", not to the caller (uid " + std::to_string(peer.uid) + ")");
+}
+
+// A hook's node, as people see it. It is in the container: no path of the host.
+Node container_node(control::NodeKind kind) {
+  return {kind, kind == control::NodeKind::Raw ? "container:/dev/tpm0" : "container:/dev/vtpm"};
+}
+
+// Cancels what is pending on a descriptor when the time is over, unless it is destroyed first.
+class Expiry {
+ public:
+  Expiry(asio::posix::stream_descriptor& descriptor, std::chrono::milliseconds limit)
+      : timer_(descriptor.get_executor(), limit), armed_(std::make_shared<bool>(true)) {
+    timer_.async_wait([armed = armed_, &descriptor](boost::system::error_code error) {
+      boost::system::error_code ignored;
+      if (!error && *armed) descriptor.cancel(ignored);
+    });
+  }
+  Expiry(const Expiry&) = delete;
+  Expiry& operator=(const Expiry&) = delete;
+  ~Expiry() { *armed_ = false; }
+
+ private:
+  asio::steady_timer timer_;
+  std::shared_ptr<bool> armed_;
+};
+
+}  // namespace
+
+// Keeps a connection where close() finds it.
+class AttachServer::Open {
+ public:
+  Open(AttachServer& server, Descriptor& descriptor) : server_(server), descriptor_(descriptor) {
+    server_.open_.insert(&descriptor_);
+  }
+  Open(const Open&) = delete;
+  Open& operator=(const Open&) = delete;
+  ~Open() { server_.open_.erase(&descriptor_); }
+
+ private:
+  AttachServer& server_;
+  Descriptor& descriptor_;
+};
+
+void AttachServer::close() {
+  closed_ = true;
+  boost::system::error_code ignored;  // nothing is pending
+  for (Descriptor* descriptor : open_)
+    descriptor->cancel(ignored);
+}
+
+asio::awaitable<void> AttachServer::serve(UniqueFd socket, PeerCredentials peer) {
+  Descriptor descriptor(co_await asio::this_coro::executor, socket.release());
+  const Open open(*this, descriptor);
+  while (!closed_) {
+    {
+      const Expiry expiry(descriptor, kMessageDeadline);
+      const auto [error] = co_await descriptor.async_wait(Descriptor::wait_read, kResume);
+      if (error) co_return;
+    }
+    auto message = receive_message(descriptor.native_handle(), control::kMaxAttachMessage, after(0ms));
+    if (!message && message.error().kind() == ErrorCode::Timeout) continue;  // woken for nothing
+    if (!message && message.error().kind() != ErrorCode::Malformed) co_return;
+    Result<std::string> outcome =
+        Error(ErrorCode::Malformed, "the message is too long or has too many descriptors");
+    if (message) {
+      outcome = co_await handle(peer, std::move(message->bytes), message->fds);
+      dispose(peer.uid, std::move(message->fds));
+    }
+    const std::string reply = control::serialize(control::AttachReply{std::move(outcome)});
+    // A reply that cannot be sent at once is to a peer that left or does not read.
+    if (!send_message(descriptor.native_handle(), as_bytes(reply), {}, after(0ms))) co_return;
+  }
+}
+
+// close(2) of a file on a peer's own FUSE waits for that file system: not on this thread.
+void AttachServer::dispose(uid_t uid, Fds fds) {
+  std::erase_if(fds, [](const UniqueFd& fd) { return !fd; });
+  if (uid == 0 || fds.empty()) return;
+  asio::post(workers_.disposal, [fds = std::move(fds)]() mutable { fds.clear(); });
+}
+
+Task<std::string> AttachServer::handle(PeerCredentials peer, Bytes message, Fds& fds) {
+  VTPM_CO_TRY(control::AttachMessage request, control::parse_attach_message(message, fds.size()));
+  if (auto* launched = std::get_if<control::LaunchRequest>(&request))
+    co_return co_await launch(std::move(peer), std::move(*launched), fds);
+  if (auto* attached = std::get_if<control::AttachRequest>(&request))
+    co_return co_await attach(std::move(peer), std::move(*attached), fds);
+  if (auto* detached = std::get_if<control::DetachRequest>(&request))
+    co_return co_await detach(std::move(peer), std::move(*detached));
+  co_return co_await release(std::move(peer), std::get<control::ReleaseRequest>(std::move(request)));
+}
+
+Task<std::string> AttachServer::launch(PeerCredentials peer, control::LaunchRequest request, Fds& fds) {
+  if (request.durable) co_return Error(ErrorCode::Unsupported, "durable instances are not built yet");
+  if (fds.size() != request.nodes.size() + 2)
+    co_return Error(ErrorCode::Malformed,
+                    "a launch needs a pidfd, config.json and a /dev/fuse for each node");
+  VTPM_CO_TRY_VOID(check_process(peer, fds[0].get()));
+  VTPM_CO_TRY_VOID(check_regular_file(fds[1].get()));
+  for (std::size_t i = 2; i < fds.size(); ++i)
+    VTPM_CO_TRY_VOID(check_fuse_device(fds[i].get()));
+  VTPM_CO_TRY(std::string config, co_await digest_config(peer.uid, std::move(fds[1])));
+
+  Order order;
+  order.owner = peer.uid;
+  order.quota = is_operator(peer, rules_) ? SIZE_MAX : quota_;
+  order.name = std::move(request.name);
+  order.container = request.container;
+  order.image = std::move(request.image);
+  order.config = std::move(config);
+  order.container_process = std::move(fds[0]);
+  VTPM_CO_TRY(std::string id, co_await instances_.create(std::move(order)));
+  for (std::size_t i = 0; i < request.nodes.size(); ++i) {
+    Node node = container_node(request.nodes[i]);
+    const auto served = co_await instances_.serve(id, std::move(node), std::move(fds[i + 2]));
+    if (served) continue;
+    const auto destroyed = co_await instances_.destroy(id, "attach-failed");
+    if (!destroyed) log_line(LogLevel::Warning, "instance " + id + ": " + destroyed.error().context);
+    co_return served.error();
+  }
+  log_line(LogLevel::Info, "instance " + id + " for container " + request.container);
+  co_return id;
+}
+
+Task<std::string> AttachServer::digest_config(uid_t uid, UniqueFd file) {
+  if (uid != 0 && (reading_.contains(uid) || reading_.size() >= kMaxUserReads))
+    co_return Error(ErrorCode::Busy, "another config.json is being read: try again");
+  if (uid != 0) reading_.insert(uid);
+  const auto read = [fd = std::make_shared<UniqueFd>(std::move(file))] {
+    auto digest = digest_of_file(fd->get());
+    fd->reset();
+    return digest;
+  };
+  auto digest = co_await run_on(workers_.files, read);
+  reading_.erase(uid);
+  co_return digest;
+}
+
+Task<std::string> AttachServer::attach(PeerCredentials peer, control::AttachRequest request, Fds& fds) {
+  if (fds.size() != 1) co_return Error(ErrorCode::Malformed, "an attach needs one /dev/fuse");
+  VTPM_CO_TRY_VOID(check_fuse_device(fds[0].get()));
+  VTPM_CO_TRY(std::string id, registry_.resolve(peer, rules_, request.instance));
+  Node node{request.node, std::move(request.path)};
+  VTPM_CO_TRY_VOID(co_await instances_.serve(id, std::move(node), std::move(fds[0])));
+  co_return id;
+}
+
+Task<std::string> AttachServer::detach(PeerCredentials peer, control::DetachRequest request) {
+  VTPM_CO_TRY(std::string id, registry_.resolve(peer, rules_, request.instance));
+  VTPM_CO_TRY_VOID(instances_.forget_node(id, request.path));
+  co_return id;
+}
+
+// Only the launching user's: container ids are chosen by users, and two of them may choose the same.
+Task<std::string> AttachServer::release(PeerCredentials peer, control::ReleaseRequest request) {
+  VTPM_CO_TRY_VOID(co_await instances_.destroy_container(request.container, peer.uid));
+  co_return std::string();
+}
+
+}  // namespace vtpm::supervisor

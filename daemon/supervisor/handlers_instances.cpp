@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/supervisor/handlers.h"
+#include "json/strict.h"
+
+#include <vtpm/os/encoding.h>
+
+#include <array>
+
+namespace vtpm::supervisor::handlers {
+namespace {
+
+constexpr std::size_t kMaxBody = 1024 * 1024;
+constexpr std::size_t kMaxText = 1024;  // of a description, a container id
+constexpr std::size_t kSha256Digits = 64;
+
+constexpr std::string_view kSha256Prefix = "sha256:";
+
+json::Value text_or_null(const std::optional<std::string>& text) {
+  return text ? json::Value(*text) : json::Value(nullptr);
+}
+
+json::Value nodes_of(const Instance& instance) {
+  json::Value nodes = json::Value::array();
+  if (const auto* state = std::get_if<Running>(&instance.state))
+    for (const Node& node : state->nodes)
+      nodes.push_back({{"kind", control::to_string(node.kind)}, {"path", node.path}});
+  return nodes;
+}
+
+// The instance as the API shows it. Precondition: it is shown.
+json::Value describe(const Instance& instance, const Provisioned& made) {
+  const InstanceRow& row = instance.row;
+  const auto* failed = std::get_if<Failed>(&instance.state);
+  json::Value out{{"id", row.id}, {"owner_uid", row.owner_uid}, {"created", row.created}, {"durable", false}};
+  out["name"] = text_or_null(row.name);
+  out["container"] = text_or_null(row.container);
+  out["image"] = text_or_null(row.image);
+  out["config"] = text_or_null(row.config);
+  out["state"] = failed != nullptr ? "failed" : "running";
+  out["reason"] = failed != nullptr ? json::Value(failed->reason) : json::Value(nullptr);
+  out["pid"] = failed != nullptr ? json::Value(nullptr) : json::Value(made.engine_pid);
+  out["ek_name"] = to_hex(made.identity.ek_name);
+  out["ak_name"] = to_hex(made.identity.ak_name);
+  out["ek_public"] = to_base64(made.identity.ek_public);
+  out["ak_public"] = to_base64(made.identity.ak_public);
+  out["launch"] = to_hex(made.launch);
+  out["log_index"] = made.log_index;
+  out["nodes"] = nodes_of(instance);
+  return out;
+}
+
+Result<json::Value> describe(Context& context, const std::string& id) {
+  const Instance* instance = context.registry.find(id);
+  const Provisioned* made = instance == nullptr ? nullptr : shown(*instance);
+  if (made == nullptr) return Error(ErrorCode::NotFound, "no instance " + id);
+  return describe(*instance, *made);
+}
+
+// As `describe`, after its end.
+json::Value ended(json::Value instance) {
+  instance["state"] = "destroyed";
+  instance["reason"] = "requested";
+  instance["pid"] = nullptr;
+  instance["nodes"] = json::Value::array();
+  return instance;
+}
+
+HttpReply reply_with(const json::Value& value, unsigned status = 200) {
+  HttpReply reply;
+  reply.status = status;
+  reply.body = json::dump(value) + "\n";
+  return reply;
+}
+
+Result<> check_text(std::string_view member, const std::optional<std::string>& text) {
+  if (!text || (!text->empty() && text->size() <= kMaxText)) return {};
+  return Error(ErrorCode::Malformed, std::string(member) + ": must have 1 to 1024 bytes");
+}
+
+Result<> check_image(const std::optional<std::string>& image) {
+  if (!image) return {};
+  const bool prefixed =
+      image->starts_with(kSha256Prefix) && image->size() == kSha256Prefix.size() + kSha256Digits;
+  if (prefixed && from_hex(std::string_view(*image).substr(kSha256Prefix.size()))) return {};
+  return Error(ErrorCode::Malformed, "image: must be \"sha256:\" and 64 lower-case hexadecimal digits");
+}
+
+Result<Order> parse_order(const HttpRequest& request) {
+  Order order;
+  order.owner = request.peer.uid;
+  if (request.body.empty()) return order;
+  VTPM_TRY(const json::Value document, json::parse(request.body, kMaxBody));
+  VTPM_TRY(json::Reader reader, json::Reader::of(document));
+  VTPM_TRY(order.name, reader.optional_string("name"));
+  VTPM_TRY(order.container, reader.optional_string("container"));
+  VTPM_TRY(order.image, reader.optional_string("image"));
+  VTPM_TRY(const bool durable, reader.optional_boolean("durable", false));
+  VTPM_TRY(const auto ek, reader.optional_string("ek"));
+  VTPM_TRY_VOID(reader.done());
+  if (durable) return Error(ErrorCode::Unsupported, "durable instances are not built yet");
+  if (ek && *ek != "ecc-p256")
+    return Error(ErrorCode::Unsupported, "ek: only ecc-p256 is built yet, not " + *ek);
+  VTPM_TRY_VOID(check_text("container", order.container));
+  VTPM_TRY_VOID(check_image(order.image));
+  return order;
+}
+
+struct EvidenceOrder {
+  Bytes nonce;
+  bool fresh;
+};
+
+Result<EvidenceOrder> parse_evidence_order(const std::string& body) {
+  VTPM_TRY(const json::Value document, json::parse(body, kMaxBody));
+  VTPM_TRY(json::Reader reader, json::Reader::of(document));
+  VTPM_TRY(Bytes nonce, reader.hex("nonce"));
+  VTPM_TRY(const bool fresh, reader.optional_boolean("fresh", false));
+  VTPM_TRY_VOID(reader.done());
+  return EvidenceOrder{std::move(nonce), fresh};
+}
+
+struct Measurement {
+  log::Sha256 digest;
+  std::string description;
+};
+
+Result<Measurement> parse_measurement(const std::string& body) {
+  VTPM_TRY(const json::Value document, json::parse(body, kMaxBody));
+  VTPM_TRY(json::Reader reader, json::Reader::of(document));
+  VTPM_TRY(const std::uint64_t pcr, reader.integer("pcr"));
+  VTPM_TRY(const Bytes digest, reader.sha256("digest"));
+  VTPM_TRY(std::string description, reader.string("description"));
+  VTPM_TRY_VOID(reader.done());
+  if (pcr != tpm::kOperatorPcr)
+    return Error(ErrorCode::Malformed, "pcr: only 18, the operator's, may be measured into");
+  VTPM_TRY_VOID(check_text("description", description));
+  VTPM_TRY(const log::Sha256 value, tpm::sha256_from_bytes(digest));
+  return Measurement{value, std::move(description)};
+}
+
+}  // namespace
+
+Task<HttpReply> create_instance(Context& context, HttpRequest request) {
+  VTPM_CO_TRY(Order order, parse_order(request));
+  order.quota = is_operator(request.peer, context.rules) ? SIZE_MAX : context.quota;
+  VTPM_CO_TRY(const std::string id, co_await context.instances.create(std::move(order)));
+  VTPM_CO_TRY(const json::Value instance, describe(context, id));
+  co_return reply_with(instance, 201);
+}
+
+Task<HttpReply> list_instances(Context& context, HttpRequest request) {
+  json::Value list = json::Value::array();
+  for (const auto& [id, instance] : context.registry.all()) {
+    const Provisioned* made = shown(instance);
+    if (made != nullptr && may_use(request.peer, context.rules, instance.row.owner_uid))
+      list.push_back(describe(instance, *made));
+  }
+  const json::Value body{{"instances", std::move(list)}};
+  co_return reply_with(body);
+}
+
+Task<HttpReply> get_instance(Context& context, HttpRequest request) {
+  VTPM_CO_TRY(const json::Value instance, describe(context, request.id));
+  co_return reply_with(instance);
+}
+
+Task<HttpReply> delete_instance(Context& context, HttpRequest request) {
+  VTPM_CO_TRY(json::Value instance, describe(context, request.id));
+  VTPM_CO_TRY_VOID(co_await context.instances.destroy(request.id, "requested"));
+  co_return reply_with(ended(std::move(instance)));
+}
+
+Task<HttpReply> make_evidence(Context& context, HttpRequest request) {
+  VTPM_CO_TRY(EvidenceOrder order, parse_evidence_order(request.body));
+  const Instance* instance = context.registry.find(request.id);
+  const Provisioned* made = instance == nullptr ? nullptr : shown(*instance);
+  if (made == nullptr) co_return Error(ErrorCode::NotFound, "no instance " + request.id);
+  const std::uint64_t log_index = made->log_index;
+  HttpReply reply;
+  VTPM_CO_TRY(reply.body, co_await context.attestation.evidence(request.id, log_index, std::move(order.nonce),
+                                                                order.fresh));
+  co_return reply;
+}
+
+Task<HttpReply> get_event_log(Context& context, HttpRequest request) {
+  const Instance* instance = context.registry.find(request.id);
+  const Provisioned* made = instance == nullptr ? nullptr : shown(*instance);
+  if (made == nullptr) co_return Error(ErrorCode::NotFound, "no instance " + request.id);
+  HttpReply reply;
+  reply.body = made->event_log.to_json();
+  co_return reply;
+}
+
+Task<HttpReply> add_measurement(Context& context, HttpRequest request) {
+  VTPM_CO_TRY(Measurement measurement, parse_measurement(request.body));
+  VTPM_CO_TRY_VOID(
+      co_await context.instances.measure(request.id, measurement.digest, std::move(measurement.description)));
+  co_return co_await get_event_log(context, std::move(request));
+}
+
+}  // namespace vtpm::supervisor::handlers

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// The life of an instance: made, served, measured, quoted, destroyed. One thread; each call suspends while
+// workers block.
+#pragma once
+
+#include "daemon/supervisor/async.h"
+#include "daemon/supervisor/engines.h"
+#include "daemon/supervisor/events.h"
+#include "daemon/supervisor/registry.h"
+#include "daemon/supervisor/workers.h"
+
+namespace vtpm::supervisor {
+
+// What a peer asks for.
+struct Order {
+  uid_t owner = 0;
+  std::size_t quota = 0;  // of instances that the owner may have
+  std::optional<std::string> name;
+  std::optional<std::string> container;
+  std::optional<std::string> image;
+  std::optional<std::string> config;
+  UniqueFd container_process;  // pidfd: the instance ends with it. Empty: bound to nothing
+};
+
+struct QuotedInstance {
+  identity::InstanceQuote quote;
+  Bytes ak_public;
+  std::uint64_t log_index;
+  log::EventLog event_log;  // as it was when the TPM signed
+};
+
+class Instances {
+ public:
+  Instances(asio::any_io_executor executor, Workers& workers, Engines& engines, Store& store,
+            Registry& registry, EventBus& events);
+
+  // Returns the id once the instance.create entry is committed. Errors as Registry::add; Unavailable while
+  // the daemon stops.
+  Task<std::string> create(Order order);
+  // Serves tenants on one more /dev/fuse fd. No running instance: NotFound or Conflict. At most 16 nodes.
+  Task<> serve(std::string id, Node node, UniqueFd fuse);
+  // Nothing served at that path: NotFound.
+  Result<> forget_node(const std::string& id, std::string_view path);
+  // Orderly end; the reason goes into the log. Not there (any more): NotFound.
+  Task<> destroy(std::string id, std::string reason);
+  // Destroys the instances of `owner` that are bound to the container. None is not an error.
+  Task<> destroy_container(std::string container, uid_t owner);
+  // Extends the operator's PCR and writes the event log.
+  Task<> measure(std::string id, log::Sha256 digest, std::string description);
+  Task<QuotedInstance> quote(std::string id, log::Sha256 qualifying_data);
+  // Refuses new instances, destroys all, and waits for those in the making.
+  asio::awaitable<void> stop();
+
+  struct Counters {
+    std::uint64_t created = 0;
+    std::uint64_t destroyed = 0;
+    std::uint64_t failed = 0;
+  };
+  const Counters& counters() const noexcept { return counters_; }
+
+ private:
+  asio::awaitable<void> wait_for_change();
+  bool is_leaving(uid_t owner, const std::optional<std::string>& name,
+                  const std::optional<std::string>& container) const;
+  Task<> make_way(uid_t owner, std::optional<std::string> name, std::optional<std::string> container);
+  Task<std::uint64_t> commit(const InstanceRow& row, const Manufactured& made, const log::Sha256& launch);
+  void start(const std::string& id, Manufactured made, Provisioned provisioned, UniqueFd container_process);
+  asio::awaitable<void> watch_engine(std::string id, std::shared_ptr<Supervision> supervision);
+  asio::awaitable<void> watch_container(std::string id, std::shared_ptr<Supervision> supervision);
+  asio::awaitable<void> engine_died(std::string id, pid_t pid);
+  asio::awaitable<void> destroy_quietly(std::string id, std::string reason);
+  Task<> end_running(std::string id, std::string reason);
+  Task<> end_failed(std::string id, std::string reason);
+  void removed(const std::string& id, std::string_view reason);
+  Result<Running*> running(const std::string& id);
+  void publish(std::string_view kind, const Instance& instance, std::string_view reason);
+
+  asio::any_io_executor executor_;
+  Workers& workers_;
+  Engines& engines_;
+  Store& store_;
+  Registry& registry_;
+  EventBus& events_;
+  Counters counters_;
+  bool stopping_ = false;
+  asio::steady_timer changed_;  // cancelled when an instance was removed
+};
+
+}  // namespace vtpm::supervisor

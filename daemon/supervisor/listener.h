@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Accepting connections of a Unix socket, with limits in total and for each user.
+#pragma once
+
+#include "daemon/supervisor/async.h"
+
+#include <vtpm/os/unique_fd.h>
+#include <vtpm/os/unix_socket.h>
+
+#include <boost/asio/posix/stream_descriptor.hpp>
+
+#include <functional>
+#include <map>
+
+namespace vtpm::supervisor {
+
+class Listener {
+ public:
+  // What serves one connection; the socket is non-blocking.
+  using Session = std::function<asio::awaitable<void>(UniqueFd, PeerCredentials)>;
+
+  static constexpr std::size_t kMaxConnections = 256;
+  // Of one user other than root, so that no user keeps the others out.
+  static constexpr std::size_t kMaxOfOneUser = 64;
+
+  // `socket` is bound and listens. The listener outlives its sessions.
+  Listener(asio::any_io_executor executor, UniqueFd socket, std::string name, Session session);
+
+  void start();
+  // Stops accepting; sessions go on.
+  void close();
+  std::size_t connections() const noexcept { return connections_; }
+
+ private:
+  class Place;
+  asio::awaitable<void> accept_all();
+  asio::awaitable<void> serve(UniqueFd socket, PeerCredentials peer);
+  void accepted(UniqueFd socket);
+
+  asio::any_io_executor executor_;
+  asio::posix::stream_descriptor socket_;
+  std::string name_;
+  Session session_;
+  std::size_t connections_ = 0;
+  std::map<uid_t, std::size_t> of_user_;
+};
+
+}  // namespace vtpm::supervisor

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/supervisor/supervisor.h"
+
+#include "daemon/supervisor/attach_server.h"
+#include "daemon/supervisor/clock.h"
+#include "daemon/supervisor/http_server.h"
+#include "daemon/supervisor/listener.h"
+#include "daemon/supervisor/sockets.h"
+
+#include <vtpm/os/file.h>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <grp.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+namespace vtpm::supervisor {
+namespace {
+
+constexpr std::size_t kMaxBinary = std::size_t{1} << 30;
+constexpr unsigned kLastWordsSeconds = 5;
+constexpr const char* kHardwareTpm = "/dev/tpmrm0";
+
+Result<log::Sha256> digest_of_binary(const std::string& path) {
+  VTPM_TRY(const Bytes content, read_file(path, kMaxBinary));
+  return tpm::sha256(content);
+}
+
+Result<Rules> make_rules(const std::optional<std::string>& group) {
+  Rules rules{::getuid(), std::nullopt};
+  if (!group) return rules;
+  const struct group* entry = ::getgrnam(group->c_str());
+  if (entry == nullptr) return Error(ErrorCode::Configuration, "--group: no group is named " + *group);
+  rules.group = entry->gr_gid;
+  return rules;
+}
+
+Result<anchor::AnchorConfig> anchor_config(const Options& options) {
+  anchor::AnchorConfig config;
+  config.state_dir = options.state_dir;
+  config.pcrs = options.anchor_pcrs;
+  config.embedded = options.anchor == "embedded";
+  if (config.embedded) return config;
+  config.tcti = options.anchor;
+  if (!config.tcti.empty()) return config;
+  if (::access(kHardwareTpm, F_OK) != 0)
+    return Error(ErrorCode::Configuration,
+                 std::string("there is no hardware TPM (") + kHardwareTpm +
+                     "); --anchor embedded uses a software TPM instead, --anchor TCTI another one");
+  config.tcti = std::string("device:") + kHardwareTpm;
+  return config;
+}
+
+// What is locked, opened and known before anything is served.
+struct Ground {
+  Rules rules;
+  UniqueFd state_lock;
+  UniqueFd runtime_lock;
+  std::unique_ptr<Store> store;
+  std::unique_ptr<Engines> engines;
+  std::unique_ptr<anchor::Anchor> anchor;
+  std::uint64_t host_start;
+};
+
+Result<std::uint64_t> log_start(Store& store, anchor::Anchor& anchor, const Options& options) {
+  VTPM_TRY(const std::size_t left, store.end_left_overs(now_ms()));
+  if (left > 0)
+    log_line(LogLevel::Warning, std::to_string(left) + " instances of an earlier vtpmd are marked destroyed");
+  log::HostStart entry;
+  entry.time = now_ms();
+  entry.anchor = anchor.identity().kind;
+  entry.ak_name = anchor.identity().ak_name;
+  VTPM_TRY(entry.pcrs, anchor.read_pcrs());
+  VTPM_TRY(entry.vtpmd, digest_of_binary("/proc/self/exe"));
+  VTPM_TRY(entry.engine, digest_of_binary(options.engine));
+  entry.version = VTPM_VERSION;
+  return store.append(entry);
+}
+
+Result<Ground> prepare(const Options& options) {
+  Ground ground;
+  VTPM_TRY(ground.rules, make_rules(options.group));
+  VTPM_TRY(const anchor::AnchorConfig config, anchor_config(options));
+  VTPM_TRY(ground.state_lock, claim_directory(options.state_dir, 0700));
+  VTPM_TRY(ground.runtime_lock, claim_directory(options.runtime_dir, 0755));
+  VTPM_TRY(ground.store, Store::open(options.state_dir));
+  VTPM_TRY(ground.engines, Engines::start(options.engine));
+  auto anchor = anchor::open_anchor(config, ground.engines->zygote());
+  if (!anchor) return anchor.error().within("the anchor cannot be opened");
+  ground.anchor = std::move(*anchor);
+  VTPM_TRY(ground.host_start, log_start(*ground.store, *ground.anchor, options));
+  return ground;
+}
+
+struct Sockets {
+  UniqueFd http;
+  UniqueFd attach;
+};
+
+Result<Sockets> open_sockets(const Options& options, const Rules& rules) {
+  const SocketSpec http{options.runtime_dir + "/vtpmd.sock", SOCK_STREAM, 0660, rules.group};
+  const SocketSpec attach{options.runtime_dir + "/attach.sock", SOCK_SEQPACKET, 0666, std::nullopt};
+  Sockets sockets;
+  VTPM_TRY(sockets.http, listen_at(http));
+  VTPM_TRY(sockets.attach, listen_at(attach));
+  return sockets;
+}
+
+void notify(const char* state) {
+  if (::sd_notify(0, state) < 0) log_line(LogLevel::Warning, "the service manager cannot be notified");
+}
+
+// The daemon while it serves. All members are used by the thread that runs io_ alone.
+class Daemon {
+ public:
+  Daemon(const Options& options, Ground& ground, Sockets sockets)
+      : ground_(ground),
+        executor_(io_.get_executor()),
+        signals_(executor_, SIGTERM, SIGINT),
+        events_(executor_, ground.rules),
+        instances_(executor_, workers_, *ground.engines, *ground.store, registry_, events_),
+        epochs_(executor_, workers_, *ground.anchor, *ground.store),
+        attestation_(workers_, *ground.store, instances_, epochs_, ground.anchor->identity(),
+                     ground.host_start, options.epoch_max_age),
+        context_{ground.rules, options.max_instances_per_user,
+                 registry_,    instances_,
+                 attestation_, epochs_,
+                 events_,      *ground.store,
+                 workers_},
+        http_(context_),
+        attach_(ground.rules, options.max_instances_per_user, workers_, registry_, instances_),
+        http_listener_(executor_, std::move(sockets.http), "vtpmd.sock",
+                       [this](UniqueFd socket, PeerCredentials peer) {
+                         return http_.serve(std::move(socket), std::move(peer));
+                       }),
+        attach_listener_(executor_, std::move(sockets.attach), "attach.sock",
+                         [this](UniqueFd socket, PeerCredentials peer) {
+                           return attach_.serve(std::move(socket), std::move(peer));
+                         }) {}
+
+  // Returns when the last coroutine has ended.
+  void run() {
+    spawn(executor_, "daemon", live());
+    io_.run();
+  }
+
+ private:
+  asio::awaitable<void> live();
+  asio::awaitable<void> end();
+
+  Ground& ground_;
+  asio::io_context io_{1};
+  Workers workers_;
+  asio::any_io_executor executor_;
+  asio::signal_set signals_;
+  EventBus events_;
+  Registry registry_;
+  Instances instances_;
+  Epochs epochs_;
+  Attestation attestation_;
+  Context context_;
+  HttpServer http_;
+  AttachServer attach_;
+  Listener http_listener_;
+  Listener attach_listener_;
+};
+
+asio::awaitable<void> Daemon::live() {
+  const auto first = co_await epochs_.next(std::nullopt);
+  if (first) log_line(LogLevel::Info, "the first epoch is signed");
+  http_listener_.start();
+  attach_listener_.start();
+  notify("READY=1\nSTATUS=Serving");
+  log_line(LogLevel::Info, "ready");
+  const auto [error, number] = co_await signals_.async_wait(kResume);
+  if (!error) log_line(LogLevel::Info, "stopping on signal " + std::to_string(number));
+  co_await end();
+}
+
+// A worker that waits for a hostile file system cannot be woken (signal-safe: _exit alone).
+void leave_at_once(int) {
+  ::_exit(0);
+}
+
+asio::awaitable<void> Daemon::end() {
+  notify("STOPPING=1\nSTATUS=Destroying instances");
+  http_listener_.close();
+  attach_listener_.close();
+  co_await instances_.stop();
+  const auto log_end = [this] { return ground_.store->append(log::HostStop{now_ms()}); };
+  const auto logged = co_await run_on(workers_.store, log_end);
+  if (!logged) log_line(LogLevel::Error, "host.stop is not logged: " + logged.error().context);
+  const auto close_anchor = [this] { return ground_.anchor->close(); };
+  const auto closed = co_await run_on(workers_.anchor, close_anchor);
+  if (!closed) log_line(LogLevel::Error, "the anchor: " + closed.error().context);
+  events_.close();
+  http_.close();
+  attach_.close();
+  // Everything is done and on disk; what is left are the connections' last words.
+  ::signal(SIGALRM, leave_at_once);
+  ::alarm(kLastWordsSeconds);
+}
+
+}  // namespace
+
+Result<> run(const Options& options) {
+  if (::geteuid() == 0)
+    log_line(LogLevel::Warning, "running as root, which vtpmd does not need: use its own user");
+  if (options.anchor == "embedded")
+    log_line(LogLevel::Warning,
+             "the anchor is software, not hardware: evidence proves nothing about this machine");
+  ::signal(SIGPIPE, SIG_IGN);
+  VTPM_TRY(Ground ground, prepare(options));
+  VTPM_TRY(Sockets sockets, open_sockets(options, ground.rules));
+  Daemon(options, ground, std::move(sockets)).run();
+  log_line(LogLevel::Info, "stopped");
+  return {};
+}
+
+}  // namespace vtpm::supervisor

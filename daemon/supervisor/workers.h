@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+// The threads for what blocks. Each pool is for one kind of work, so that a stalled kind does not stop
+// another.
+#pragma once
+
+#include <boost/asio/thread_pool.hpp>
+
+namespace vtpm::supervisor {
+
+struct Workers {
+  boost::asio::thread_pool anchor{1};    // the anchor's TPM: one command at a time
+  boost::asio::thread_pool engines{4};   // conversations with engines
+  boost::asio::thread_pool store{1};     // SQLite: everything in it, in order
+  boost::asio::thread_pool files{4};     // files that peers passed: a hostile file system may never answer
+  boost::asio::thread_pool disposal{1};  // close(2) of such files, which may never return either
+};
+
+}  // namespace vtpm::supervisor

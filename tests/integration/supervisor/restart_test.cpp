@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+// Start, stop and start again: what is refused, and what survives.
+#include "tests/integration/supervisor/json_call.h"
+
+#include <vtpm/log/entry.h>
+#include <vtpm/log/merkle.h>
+#include <vtpm/os/file.h>
+
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <filesystem>
+
+using namespace vtpm;
+using namespace vtpm::test;
+
+namespace {
+
+bool exited_with(int status, int expected) {
+  return WIFEXITED(status) && WEXITSTATUS(status) == expected;
+}
+
+std::vector<std::string> log_entries(const Daemon& daemon) {
+  std::vector<std::string> found;
+  const auto answer = call(daemon, "GET", "/v1/log/entries");
+  for (const auto& entry : answer["entries"])
+    found.push_back(entry["entry"]);
+  return found;
+}
+
+tpm::Sha256 digest(const json::Value& text) {
+  return *tpm::sha256_from_hex(text.get<std::string>());
+}
+
+// The log of now is a continuation of what `before` was the head of.
+void check_consistent(const Daemon& daemon, const json::Value& before) {
+  const auto head = call(daemon, "GET", "/v1/log/head");
+  const std::uint64_t from = before["size"], to = head["size"];
+  REQUIRE(to > from);
+  const auto proof =
+      call(daemon, "GET", "/v1/log/proof?from=" + std::to_string(from) + "&to=" + std::to_string(to));
+  log::Path path;
+  for (const auto& hash : proof["path"])
+    path.push_back(digest(hash));
+  CHECK(log::verify_consistency(from, digest(before["root"]), to, digest(head["root"]), path));
+}
+
+}  // namespace
+
+TEST_CASE("vtpmd: SIGTERM destroys the instances in order, and the log says so") {
+  const Place place;
+  json::Value before;
+  std::string id;
+  pid_t engine = 0;
+  {
+    const auto daemon = Daemon::start(place);
+    INFO(place.log());
+    REQUIRE(daemon->ready());
+    id = create(*daemon);
+    engine = call(*daemon, "GET", "/v1/instances/" + id)["pid"].get<pid_t>();
+    before = call(*daemon, "GET", "/v1/log/head");
+    CHECK(exited_with(daemon->stop(SIGTERM), 0));
+  }
+  CHECK(::kill(engine, 0) != 0);
+  const auto daemon = Daemon::start(place);
+  REQUIRE(daemon->ready());
+  CHECK(call(*daemon, "GET", "/v1/instances")["instances"].empty());
+  const auto log = log_entries(*daemon);
+  REQUIRE(log.size() == 5);  // host.start, instance.create, instance.destroy, host.stop, host.start
+  const auto destroyed = log::parse_entry(as_bytes(log[2]));
+  REQUIRE(destroyed);
+  CHECK(std::get<log::InstanceDestroy>(*destroyed).instance == id);
+  CHECK(std::get<log::InstanceDestroy>(*destroyed).reason == "supervisor-stopped");
+  CHECK(std::holds_alternative<log::HostStop>(*log::parse_entry(as_bytes(log[3]))));
+  check_consistent(*daemon, before);
+}
+
+TEST_CASE(
+    "vtpmd: after a crash the instances are marked destroyed, their engines are gone, and the log goes on") {
+  const Place place;
+  json::Value before;
+  std::string id;
+  pid_t engine = 0;
+  {
+    const auto daemon = Daemon::start(place);
+    REQUIRE(daemon->ready());
+    id = create(*daemon);
+    engine = call(*daemon, "GET", "/v1/instances/" + id)["pid"].get<pid_t>();
+    before = call(*daemon, "GET", "/v1/log/head");
+    daemon->stop(SIGKILL);
+  }
+  CHECK(eventually([&] { return ::kill(engine, 0) != 0; }));
+  const auto daemon = Daemon::start(place);
+  INFO(place.log());
+  REQUIRE(daemon->ready());
+  CHECK(status_of(*daemon, "GET", "/v1/instances/" + id) == 404);
+  const auto log = log_entries(*daemon);
+  REQUIRE(log.size() == 4);
+  const auto destroyed = log::parse_entry(as_bytes(log[2]));
+  REQUIRE(destroyed);
+  CHECK(std::get<log::InstanceDestroy>(*destroyed).reason == "supervisor-restarted");
+  check_consistent(*daemon, before);
+}
+
+TEST_CASE("vtpmd: the anchor's key is the same after a restart") {
+  const Place place;
+  json::Value first;
+  {
+    const auto daemon = Daemon::start(place);
+    REQUIRE(daemon->ready());
+    first = call(*daemon, "GET", "/v1/anchor")["ak_name"];
+    CHECK(exited_with(daemon->stop(SIGINT), 0));
+  }
+  const auto daemon = Daemon::start(place);
+  REQUIRE(daemon->ready());
+  CHECK(call(*daemon, "GET", "/v1/anchor")["ak_name"] == first);
+}
+
+TEST_CASE("vtpmd: a second daemon in the same directories is refused, the first serves on") {
+  const Place place;
+  const auto first = Daemon::start(place);
+  REQUIRE(first->ready());
+  const auto second = Daemon::start(place);
+  REQUIRE_FALSE(second->ready());
+  CHECK_FALSE(exited_with(second->stop(0), 0));
+  CHECK(place.log().find("another vtpmd") != std::string::npos);
+  CHECK(call(*first, "GET", "/healthz")["status"] == "ok");
+}
+
+TEST_CASE("vtpmd: a damaged database is refused by name and kept") {
+  const Place place;
+  {
+    const auto daemon = Daemon::start(place);
+    REQUIRE(daemon->ready());
+    CHECK(exited_with(daemon->stop(SIGTERM), 0));
+  }
+  const std::string file = place.state() + "/vtpm.db";
+  Bytes content = *read_file(file, 1 << 24);
+  std::fill(content.begin() + 100, content.end(), std::uint8_t{0xa5});
+  REQUIRE(replace_file(file, content, 0666));
+  const auto daemon = Daemon::start(place);
+  CHECK_FALSE(daemon->ready());
+  CHECK_FALSE(exited_with(daemon->stop(0), 0));
+  CHECK(place.log().find(file) != std::string::npos);
+  CHECK(*read_file(file, 1 << 24) == content);
+}
+
+TEST_CASE("vtpmd: without a TPM and without --anchor it names --anchor embedded") {
+  if (std::filesystem::exists("/dev/tpmrm0")) return;
+  const Place place;
+  const auto daemon = Daemon::start(place, "");
+  CHECK_FALSE(daemon->ready());
+  CHECK(exited_with(daemon->stop(0), 4));
+  CHECK(place.log().find("--anchor embedded") != std::string::npos);
+}
+
+TEST_CASE("vtpmd: an anchor or an engine that is not there is a clear refusal") {
+  const Place place;
+  const std::string missing = place.directory / "nothing";
+  const auto [anchor, more, named] = GENERATE_COPY(table<std::string, std::vector<std::string>, std::string>(
+      {{"swtpm:path=" + missing, {}, "anchor"}, {"embedded", {"--engine", missing}, missing}}));
+  const auto daemon = Daemon::start(place, anchor, more);
+  CHECK_FALSE(daemon->ready());
+  CHECK_FALSE(exited_with(daemon->stop(0), 0));
+  CHECK(place.log().find(named) != std::string::npos);
+}
+
+TEST_CASE("vtpmd: usage errors exit with 2, --help with 0") {
+  const Place place;
+  const auto wrong = Daemon::start(place, "embedded", {"--no-such-option"});
+  CHECK(exited_with(wrong->stop(0), 2));
+  const auto help = Daemon::start(place, "embedded", {"--help"});
+  CHECK(exited_with(help->stop(0), 0));
+}

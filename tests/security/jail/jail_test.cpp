@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+// The jail holds: each forbidden call kills, and what the table says is what the kernel enforces.
+#include "daemon/engine/jail.h"
+
+#include "daemon/engine/seccomp_rows.h"
+#include "tests/support/catch_result.h"
+#include "tests/support/engine.h"
+
+#include <vtpm/os/file.h>
+
+#include <fcntl.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include <functional>
+#include <set>
+
+using namespace vtpm;
+using namespace vtpm::engine;
+
+namespace {
+
+constexpr int kHarmless = 0;
+constexpr int kJailFailed = 99;
+
+// Wait status of a child that enters the jail (the engine's as an engine does, atop the zygote's), and then
+// makes one call.
+int jailed(Role role, const std::function<void()>& call) {
+  const auto zygote = SyscallFilter::compile(Role::Zygote);
+  const auto engine = SyscallFilter::compile(Role::Engine);
+  REQUIRE(zygote);
+  REQUIRE(engine);
+  const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  const pid_t pid = ::fork();
+  REQUIRE(pid >= 0);
+  if (pid == 0) {
+    if (!enter_zygote_jail(*zygote)) ::_exit(kJailFailed);
+    if (role == Role::Engine && !enter_engine_jail(*engine, null.get())) ::_exit(kJailFailed);
+    call();
+    ::_exit(kHarmless);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(pid, &status, 0) == pid);
+  return status;
+}
+
+bool killed(int status) {
+  return WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS;
+}
+
+struct Forbidden {
+  const char* name;
+  std::function<void()> call;
+};
+
+long raw(long number, long a = 0, long b = 0, long c = 0, long d = 0) {
+  return ::syscall(number, a, b, c, d);
+}
+
+const std::vector<Forbidden>& forbidden_to_both() {
+  static const std::vector<Forbidden> calls = {
+      {"open", [] { (void)::open("/etc/passwd", O_RDONLY); }},
+      {"openat2", [] { raw(SYS_openat2, AT_FDCWD); }},
+      {"socket", [] { (void)::socket(AF_INET, SOCK_STREAM, 0); }},
+      {"connect", [] { raw(SYS_connect, 3); }},
+      {"ptrace", [] { (void)::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr); }},
+      {"execve", [] { (void)::execl("/bin/true", "true", nullptr); }},
+      {"kill", [] { (void)::kill(::getppid(), 0); }},
+      {"kill of itself", [] { raw(SYS_kill, ::getpid(), SIGTERM); }},
+      {"tgkill", [] { raw(SYS_tgkill, 1, 1, SIGABRT); }},
+      {"process_vm_readv", [] { raw(SYS_process_vm_readv, 1); }},
+      {"pidfd_getfd", [] { raw(SYS_pidfd_getfd, 3, 3); }},
+      {"mount", [] { raw(SYS_mount); }},
+      {"unshare", [] { raw(SYS_unshare, CLONE_NEWUSER); }},
+      {"setns", [] { raw(SYS_setns, 3); }},
+      {"clone3", [] { raw(SYS_clone3); }},
+      {"vfork", [] { raw(SYS_vfork); }},
+      {"a thread", [] { raw(SYS_clone, CLONE_VM | CLONE_THREAD | CLONE_SIGHAND); }},
+      {"a new user namespace", [] { raw(SYS_clone, CLONE_NEWUSER | SIGCHLD); }},
+      {"executable memory",
+       [] { (void)::mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); }},
+      {"memory made executable", [] { raw(SYS_mprotect, 0, 4096, PROT_EXEC); }},
+      {"ioctl", [] { raw(SYS_ioctl, 2, 0); }},
+      {"io_uring_setup", [] { raw(SYS_io_uring_setup, 1); }},
+      {"bpf", [] { raw(SYS_bpf); }},
+      {"setuid", [] { raw(SYS_setuid, 0); }},
+      {"unlink", [] { raw(SYS_unlink, 0); }},
+      {"PR_SET_DUMPABLE", [] { raw(SYS_prctl, PR_SET_DUMPABLE, 1); }},
+      {"fcntl F_SETOWN", [] { raw(SYS_fcntl, 0, F_SETOWN, 1); }},
+      {"prlimit of another process", [] { raw(SYS_prlimit64, 1, 7, 0, 0); }},
+  };
+  return calls;
+}
+
+}  // namespace
+
+TEST_CASE("seccomp rows: each has a reason and a role, and no call is listed twice") {
+  std::set<long> numbers;
+  const auto check = [&](const SyscallRow& row) {
+    CHECK_FALSE(row.reason.empty());
+    CHECK((row.roles & kZygote) != 0);  // an engine's filter lies atop the zygote's
+    CHECK(numbers.insert(row.number).second);
+  };
+  for (const auto& row : kSyscalls)
+    check(row);
+  for (const auto& row : kRefusedSyscalls)
+    check(row);
+}
+
+TEST_CASE("jail: what is permitted works") {
+  CHECK(jailed(Role::Engine, [] {
+          if (::write(STDOUT_FILENO, "", 0) != 0 || ::getpid() <= 1) ::_exit(1);
+          const std::vector<char> large(1 << 20, 'x');
+          if (large.back() != 'x') ::_exit(2);
+        }) == 0);
+}
+
+TEST_CASE("jail: forbidden calls kill an engine and the zygote") {
+  for (const auto role : {Role::Engine, Role::Zygote}) {
+    for (const auto& forbidden : forbidden_to_both()) {
+      INFO(forbidden.name << (role == Role::Engine ? " in an engine" : " in the zygote"));
+      CHECK(killed(jailed(role, forbidden.call)));
+    }
+  }
+}
+
+TEST_CASE("jail: an engine cannot fork, wait, limit or rename itself") {
+  CHECK(killed(jailed(Role::Engine, [] { (void)::fork(); })));
+  CHECK(killed(jailed(Role::Engine, [] { raw(SYS_wait4, -1, 0, WNOHANG); })));
+  CHECK(killed(jailed(Role::Engine, [] { raw(SYS_pidfd_open, 1); })));
+  CHECK(killed(jailed(Role::Engine, [] { raw(SYS_seccomp, SECCOMP_SET_MODE_FILTER); })));
+  CHECK(killed(jailed(Role::Engine, [] { raw(SYS_prlimit64, 0, 7, 0, 0); })));
+}
+
+TEST_CASE("jail: an engine has no descriptors but the log, /dev/null and its socket") {
+  const UniqueFd leaked(::fcntl(STDOUT_FILENO, F_DUPFD, 40));  // without close-on-exec, on purpose
+  CHECK(jailed(Role::Engine, [&] {
+          for (int fd = kControlFd + 1; fd < 1024; ++fd)
+            if (::write(fd, "", 0) == 0 || errno != EBADF) ::_exit(1);
+        }) == 0);
+}
+
+TEST_CASE("jail: a real engine is not dumpable, has no new privileges and two filters") {
+  const auto zygote = test::start_zygote();
+  const auto engine = zygote->spawn();
+  REQUIRE(engine);
+  REQUIRE(engine->link->power_on());
+  const std::string proc = "/proc/" + std::to_string(engine->pid);
+  const auto status = read_file(proc + "/status", 65536);
+  REQUIRE(status);
+  const std::string text(as_text(*status));
+  CHECK(text.find("NoNewPrivs:\t1") != std::string::npos);
+  CHECK(text.find("Seccomp:\t2") != std::string::npos);
+  CHECK(text.find("Seccomp_filters:\t2") != std::string::npos);
+  CHECK(text.find("Threads:\t1") != std::string::npos);
+  CHECK(text.find("Name:\tvtpm-engine") != std::string::npos);
+  const auto limits = read_file(proc + "/limits", 65536);
+  REQUIRE(limits);
+  const std::string rows(as_text(*limits));
+  CHECK(rows.find("Max core file size        0 ") != std::string::npos);
+  CHECK(rows.find("Max processes             0 ") != std::string::npos);
+  CHECK(rows.find("Max open files            64 ") != std::string::npos);
+}

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+// The FUSE protocol as bytes, without a kernel.
+#include "daemon/engine/fuse_session.h"
+
+#include <catch2/catch.hpp>
+#include <poll.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstring>
+
+using namespace vtpm;
+using namespace vtpm::engine;
+
+namespace {
+
+// A file of one byte that is readable after a write.
+class OneByte final : public FuseFile {
+ public:
+  int open(std::uint64_t& file) override {
+    file = 42;
+    return open_error;
+  }
+  void release(std::uint64_t file) override { released = file; }
+  int write(std::uint64_t file, std::uint64_t, BytesView data) override {
+    if (file != 42) return EIO;
+    written.assign(data.begin(), data.end());
+    return 0;
+  }
+  int read(std::uint64_t, std::uint32_t size, Bytes& out) override {
+    largest_read = size;
+    put(out, written);
+    written.clear();
+    return 0;
+  }
+  std::uint32_t poll(std::uint64_t) override { return written.empty() ? POLLOUT : POLLIN; }
+
+  int open_error = 0;
+  std::uint64_t released = 0;
+  std::uint32_t largest_read = 0;
+  Bytes written;
+};
+
+class Sent final : public FuseChannel {
+ public:
+  void send(BytesView frame) override { frames.emplace_back(frame.begin(), frame.end()); }
+  std::vector<Bytes> frames;
+};
+
+template <class T>
+Bytes bytes_of(const T& value) {
+  const auto* begin = reinterpret_cast<const std::uint8_t*>(&value);
+  return {begin, begin + sizeof value};
+}
+
+struct Kernel {
+  OneByte file;
+  Sent sent;
+  FuseSession session{file, sent};
+  std::uint64_t unique = 100;
+
+  // Sends a request; the frames that it caused.
+  std::vector<Bytes> ask(std::uint32_t opcode, const Bytes& body = {}, std::uint64_t node = FUSE_ROOT_ID) {
+    fuse_in_header head{};
+    head.len = static_cast<std::uint32_t>(sizeof head + body.size());
+    head.opcode = opcode;
+    head.unique = ++unique;
+    head.nodeid = node;
+    Bytes request = bytes_of(head);
+    put(request, body);
+    sent.frames.clear();
+    session.handle(request);
+    return sent.frames;
+  }
+  // The only frame, which must be the reply.
+  std::pair<int, Bytes> reply(std::uint32_t opcode, const Bytes& body = {},
+                              std::uint64_t node = FUSE_ROOT_ID) {
+    const auto frames = ask(opcode, body, node);
+    REQUIRE(frames.size() == 1);
+    fuse_out_header head{};
+    REQUIRE(frames[0].size() >= sizeof head);
+    std::memcpy(&head, frames[0].data(), sizeof head);
+    CHECK(head.len == frames[0].size());
+    CHECK(head.unique == unique);
+    return {-head.error, Bytes(frames[0].begin() + sizeof head, frames[0].end())};
+  }
+};
+
+template <class T>
+T as(const Bytes& bytes) {
+  REQUIRE(bytes.size() == sizeof(T));
+  T value;
+  std::memcpy(&value, bytes.data(), sizeof value);
+  return value;
+}
+
+Bytes init(std::uint32_t major, std::uint32_t minor) {
+  fuse_init_in in{};
+  in.major = major;
+  in.minor = minor;
+  in.flags = ~0U;
+  Bytes bytes = bytes_of(in);
+  if (minor < 36) bytes.resize(16);
+  return bytes;
+}
+
+Bytes write_request(std::uint32_t size, const Bytes& data) {
+  fuse_write_in in{};
+  in.fh = 42;
+  in.size = size;
+  Bytes bytes = bytes_of(in);
+  put(bytes, data);
+  return bytes;
+}
+
+Bytes poll_request(std::uint32_t flags) {
+  fuse_poll_in in{};
+  in.fh = 42;
+  in.kh = 7;
+  in.flags = flags;
+  return bytes_of(in);
+}
+
+}  // namespace
+
+TEST_CASE("FUSE init: versions from 7.31 are accepted with the flags that we know") {
+  Kernel kernel;
+  const auto minor = GENERATE(31U, 38U, 44U);
+  const auto [error, body] = kernel.reply(FUSE_INIT, init(7, minor));
+  REQUIRE(error == 0);
+  const auto out = as<fuse_init_out>(body);
+  CHECK(out.major == 7);
+  CHECK(out.max_write == kFuseMaxWrite);
+  CHECK(out.flags == FUSE_ATOMIC_O_TRUNC);
+}
+
+TEST_CASE("FUSE init: older versions are refused, a newer major is told ours") {
+  Kernel kernel;
+  CHECK(kernel.reply(FUSE_INIT, init(7, 30)).first == EPROTO);
+  CHECK(kernel.reply(FUSE_INIT, init(6, 40)).first == EPROTO);
+  const auto [error, body] = kernel.reply(FUSE_INIT, init(8, 0));
+  CHECK(error == 0);
+  CHECK(as<fuse_init_out>(body).major == 7);
+}
+
+TEST_CASE("FUSE: a session that another process opened needs no init") {
+  Kernel kernel;
+  const auto [error, body] = kernel.reply(FUSE_OPEN, bytes_of(fuse_open_in{}));
+  CHECK(error == 0);
+  CHECK(as<fuse_open_out>(body).fh == 42);
+}
+
+TEST_CASE("FUSE attributes: a regular file, and nothing below it") {
+  Kernel kernel;
+  const auto [error, body] = kernel.reply(FUSE_GETATTR, bytes_of(fuse_getattr_in{}));
+  CHECK(error == 0);
+  CHECK(as<fuse_attr_out>(body).attr.mode == (S_IFREG | 0666));
+  CHECK(kernel.reply(FUSE_GETATTR, {}, 2).first == ENOENT);
+  CHECK(kernel.reply(FUSE_LOOKUP, Bytes{'a', 0}).first == ENOSYS);
+}
+
+TEST_CASE("FUSE open: the file's error is the reply") {
+  Kernel kernel;
+  kernel.file.open_error = EBUSY;
+  const auto [error, body] = kernel.reply(FUSE_OPEN, bytes_of(fuse_open_in{}));
+  CHECK(error == EBUSY);
+  CHECK(body.empty());
+}
+
+TEST_CASE("FUSE write: sizes that lie are refused and reach no file") {
+  Kernel kernel;
+  CHECK(kernel.reply(FUSE_WRITE, write_request(4, Bytes(3))).first == EINVAL);
+  CHECK(kernel.reply(FUSE_WRITE, write_request(2, Bytes(3))).first == EINVAL);
+  CHECK(kernel.reply(FUSE_WRITE, write_request(0xffffffff, Bytes(3))).first == EINVAL);
+  CHECK(kernel.reply(FUSE_WRITE, Bytes(8)).first == EINVAL);
+  CHECK(kernel.file.written.empty());
+  const auto [error, body] = kernel.reply(FUSE_WRITE, write_request(3, Bytes{1, 2, 3}));
+  CHECK(error == 0);
+  CHECK(as<fuse_write_out>(body).size == 3);
+  CHECK(kernel.file.written == Bytes{1, 2, 3});
+}
+
+TEST_CASE("FUSE read: at most a buffer is asked of the file") {
+  Kernel kernel;
+  fuse_read_in in{};
+  in.fh = 42;
+  in.size = 0xffffffff;
+  CHECK(kernel.reply(FUSE_READ, bytes_of(in)).first == 0);
+  CHECK(kernel.file.largest_read == 4096);
+}
+
+TEST_CASE("FUSE: a request whose body is too short is EINVAL, whichever it is") {
+  Kernel kernel;
+  const auto opcode = GENERATE(Catch::Generators::as<std::uint32_t>(), FUSE_INIT, FUSE_READ, FUSE_WRITE,
+                               FUSE_POLL, FUSE_RELEASE);
+  CHECK(kernel.reply(opcode, Bytes(4)).first == EINVAL);
+}
+
+TEST_CASE("FUSE: what is no request is ignored") {
+  Kernel kernel;
+  kernel.session.handle({});
+  kernel.session.handle(Bytes(39));
+  Bytes lying(60);
+  lying[0] = 61;
+  kernel.session.handle(lying);
+  CHECK(kernel.sent.frames.empty());
+}
+
+TEST_CASE("FUSE: forget, batch forget and interrupt get no reply") {
+  Kernel kernel;
+  CHECK(kernel.ask(FUSE_FORGET, Bytes(8)).empty());
+  CHECK(kernel.ask(FUSE_BATCH_FORGET, Bytes(8)).empty());
+  CHECK(kernel.ask(FUSE_INTERRUPT, Bytes(8)).empty());
+}
+
+TEST_CASE("FUSE poll: who waits is woken by a write and by a read, once") {
+  Kernel kernel;
+  CHECK(as<fuse_poll_out>(kernel.reply(FUSE_POLL, poll_request(FUSE_POLL_SCHEDULE_NOTIFY)).second).revents ==
+        POLLOUT);
+  const auto frames = kernel.ask(FUSE_WRITE, write_request(1, Bytes{9}));
+  REQUIRE(frames.size() == 2);
+  fuse_out_header head{};
+  std::memcpy(&head, frames[1].data(), sizeof head);
+  CHECK(head.unique == 0);
+  CHECK(head.error == FUSE_NOTIFY_POLL);
+  std::uint64_t kh = 0;
+  REQUIRE(frames[1].size() == sizeof head + sizeof kh);
+  std::memcpy(&kh, frames[1].data() + sizeof head, sizeof kh);
+  CHECK(kh == 7);
+  CHECK(as<fuse_poll_out>(kernel.reply(FUSE_POLL, poll_request(0)).second).revents == POLLIN);
+  CHECK(kernel.ask(FUSE_WRITE, write_request(1, Bytes{9})).size() == 1);
+}
+
+TEST_CASE("FUSE release: the file is told") {
+  Kernel kernel;
+  fuse_release_in in{};
+  in.fh = 42;
+  CHECK(kernel.reply(FUSE_RELEASE, bytes_of(in)).first == 0);
+  CHECK(kernel.file.released == 42);
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// A hostile engine: what it answers never gets past EngineLink.
+#include "daemon/ipc/engine_link.h"
+
+#include "tests/support/catch_result.h"
+
+#include <catch2/catch.hpp>
+#include <sys/wait.h>
+
+#include <functional>
+#include <thread>
+
+using namespace vtpm;
+using namespace vtpm::ipc;
+
+namespace {
+
+using Engine = std::function<void(int socket, const FrameHead& request)>;
+
+// transmit()'s outcome with an engine that behaves as given.
+struct Outcome {
+  std::optional<Bytes> response;
+  std::optional<ErrorCode> error;
+  std::optional<ErrorCode> error_of_next;  // of one more request over the same link
+};
+
+Outcome transmit_to(const Engine& engine) {
+  auto pair = std::move(*make_seqpacket_pair());
+  EngineLink link(std::move(pair.first));
+  std::thread peer([&engine, socket = std::move(pair.second)] {
+    const auto request = receive_transfer(socket.get(), after(std::chrono::seconds(5)));
+    if (request) engine(socket.get(), request->head);
+  });
+  Outcome outcome;
+  auto response = link.transmit(tpm::Locality::tenant(), Bytes(12));
+  if (response) outcome.response = std::move(*response);
+  if (!response) outcome.error = response.error().kind();
+  peer.join();
+  if (auto next = link.transmit(tpm::Locality::tenant(), Bytes(12)); !next)
+    outcome.error_of_next = next.error().kind();
+  return outcome;
+}
+
+void answer(int socket, const FrameHead& head, BytesView payload) {
+  (void)send_message(socket, encode(head, payload));
+}
+
+}  // namespace
+
+TEST_CASE("engine link: an honest reply is returned") {
+  const auto outcome = transmit_to([](int socket, const FrameHead& request) {
+    answer(socket, {Verb::Transmit, true, false, request.id, 0}, Bytes{1, 2});
+  });
+  CHECK(outcome.response == Bytes{1, 2});
+}
+
+TEST_CASE("engine link: a wrong id, verb, kind or size is malformed, and the link given up") {
+  const Engine engine =
+      GENERATE(Engine([](int s, const FrameHead& r) {
+                 answer(s, {Verb::Transmit, true, false, r.id + 1, 0}, {});
+               }),
+               Engine([](int s, const FrameHead& r) {
+                 answer(s, {Verb::Shutdown, true, false, r.id, 0}, {});
+               }),
+               Engine([](int s, const FrameHead& r) {
+                 answer(s, {Verb::Transmit, false, false, r.id, 0}, {});
+               }),
+               Engine([](int s, const FrameHead& r) {
+                 answer(s, {Verb::Transmit, true, false, r.id, 0}, Bytes(5000));
+               }),
+               Engine([](int s, const FrameHead& r) {
+                 answer(s, {Verb::Transmit, true, false, r.id, 77}, {});
+               }),
+               Engine([](int s, const FrameHead&) { (void)send_message(s, Bytes(3)); }),
+               Engine([](int s, const FrameHead&) { (void)send_message(s, Bytes(70000)); }));
+  const auto outcome = transmit_to(engine);
+  CHECK(outcome.error == ErrorCode::Malformed);
+  CHECK(outcome.error_of_next.has_value());
+}
+
+TEST_CASE("engine link: a descriptor that nobody asked for is malformed") {
+  const auto outcome = transmit_to([](int socket, const FrameHead& request) {
+    (void)send_message(socket, encode({Verb::Transmit, true, false, request.id, 0}, {}), {&socket, 1});
+  });
+  CHECK(outcome.error == ErrorCode::Malformed);
+}
+
+TEST_CASE("engine link: an engine that goes away is unreachable") {
+  const auto outcome = transmit_to([](int, const FrameHead&) {});
+  CHECK(outcome.error == ErrorCode::Unreachable);
+  CHECK(outcome.error_of_next == ErrorCode::Unreachable);
+}
+
+TEST_CASE("engine link: an error reply has its code and text") {
+  const auto outcome = transmit_to([](int socket, const FrameHead& request) {
+    answer(socket, {Verb::Transmit, true, false, request.id, static_cast<std::uint32_t>(ErrorCode::Corrupt)},
+           as_bytes("why"));
+  });
+  CHECK(outcome.error == ErrorCode::Corrupt);
+}
+
+TEST_CASE("engine exit: statuses are described") {
+  CHECK(EngineExit{1, 0}.describe() == "exit status 0");
+  CHECK(EngineExit{1, W_EXITCODE(0, 31)}.describe() == "killed by signal 31 (SIGSYS: forbidden system call)");
+  CHECK(EngineExit{1, W_EXITCODE(0, 9)}.describe() == "killed by signal 9 (SIGKILL)");
+  CHECK(EngineExit{1, W_EXITCODE(kExitBug, 0)}.describe() ==
+        "exit status 70 (internal error; its log says which)");
+}
+
+TEST_CASE("zygote: a program that is not there is a configuration error that names it") {
+  const auto zygote = Zygote::start("/nonexistent/vtpm-engine", STDERR_FILENO);
+  REQUIRE_FALSE(zygote);
+  CHECK(zygote.error().kind() == ErrorCode::Configuration);
+  CHECK(zygote.error().context.find("/nonexistent/vtpm-engine") != std::string::npos);
+}
+
+TEST_CASE("zygote: a program that is no engine is a configuration error") {
+  const auto zygote = Zygote::start("/bin/true", STDERR_FILENO);
+  REQUIRE_FALSE(zygote);
+  CHECK(zygote.error().kind() == ErrorCode::Configuration);
+}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/supervisor/store.h"
+
+#include "tests/support/catch_result.h"
+
+#include <vtpm/os/file.h>
+
+#include <cstdlib>
+#include <filesystem>
+
+using namespace vtpm;
+using namespace vtpm::supervisor;
+
+namespace {
+
+struct Directory {
+  Directory() {
+    char pattern[] = "/tmp/vtpm-store-XXXXXX";
+    path = ::mkdtemp(pattern);
+  }
+  ~Directory() { std::filesystem::remove_all(path); }
+  std::string file() const { return path + "/vtpm.db"; }
+  std::string path;
+};
+
+log::InstanceCreate create(const std::string& id) {
+  return {1, id, std::nullopt, std::nullopt, std::nullopt, Bytes(34, 1), Bytes(34, 2), log::Sha256{}};
+}
+
+InstanceRow row(const std::string& id) {
+  return {id, "name-" + id, 1000, 1, std::nullopt, std::nullopt, std::nullopt};
+}
+
+std::unique_ptr<Store> open(const Directory& directory) {
+  auto store = Store::open(directory.path);
+  INFO((store ? "" : store.error().context));
+  REQUIRE(store);
+  return std::move(*store);
+}
+
+// Opens the file behind the store's back and changes it.
+void change(const Directory& directory, const std::string& sql) {
+  auto database = Database::open(directory.file());
+  REQUIRE(database);
+  REQUIRE((*database)->execute(sql));
+}
+
+LogHead head(const Store& store) {
+  auto found = store.log().head(store.log().size());
+  REQUIRE(found);
+  return *found;
+}
+
+void refused(const Directory& directory, ErrorCode code) {
+  const auto store = Store::open(directory.path);
+  REQUIRE_FALSE(store);
+  CHECK(store.error().kind() == code);
+  CHECK(store.error().context.find(directory.file()) != std::string::npos);
+}
+
+}  // namespace
+
+TEST_CASE("store: a new log is empty, and its root is SHA-256 of nothing") {
+  const Directory directory;
+  const auto store = open(directory);
+  CHECK(store->log().size() == 0);
+  CHECK(head(*store).root == tpm::sha256(BytesView()));
+}
+
+TEST_CASE("store: entries and head are the same after reopening") {
+  const Directory directory;
+  LogHead before{};
+  {
+    const auto store = open(directory);
+    for (std::uint64_t i = 0; i < 13; ++i)
+      CHECK(store->append(log::HostStop{i}).value() == i);
+    before = head(*store);
+  }
+  const auto store = open(directory);
+  CHECK(store->log().size() == 13);
+  CHECK(head(*store).root == before.root);
+  CHECK(store->append(log::HostStop{13}).value() == 13);
+  const auto proof = store->log().consistency_proof(13, 14);
+  REQUIRE(proof);
+  CHECK(log::verify_consistency(13, before.root, 14, head(*store).root, *proof));
+}
+
+TEST_CASE("store: every entry has an inclusion proof at every later size") {
+  const Directory directory;
+  const auto store = open(directory);
+  for (std::uint64_t i = 0; i < 9; ++i)
+    REQUIRE(store->append(log::HostStop{i}));
+  for (std::uint64_t size = 1; size <= 9; ++size)
+    for (std::uint64_t i = 0; i < size; ++i) {
+      const auto logged = store->log().logged(i, size);
+      REQUIRE(logged);
+      CHECK(log::verify_inclusion(log::leaf_hash(logged->entry), i, size, logged->path,
+                                  store->log().head(size)->root));
+    }
+  CHECK_FALSE(store->log().logged(9, 9));
+  CHECK_FALSE(store->log().head(10));
+}
+
+TEST_CASE("store: entries are read in pages") {
+  const Directory directory;
+  const auto store = open(directory);
+  for (std::uint64_t i = 0; i < 5; ++i)
+    REQUIRE(store->append(log::HostStop{i}));
+  CHECK(store->log().entries(0, 100)->size() == 5);
+  CHECK(store->log().entries(3, 1)->size() == 1);
+  CHECK(store->log().entries(5, 1)->empty());
+  CHECK(as_text((*store->log().entries(4, 9))[0]) == log::serialize(log::HostStop{4}));
+}
+
+TEST_CASE("store: instances that were left running are destroyed in the log, once") {
+  const Directory directory;
+  {
+    const auto store = open(directory);
+    REQUIRE(store->add_instance(row("aa"), create("aa")));
+    REQUIRE(store->add_instance(row("bb"), create("bb")));
+    REQUIRE(store->add_instance(row("cc"), create("cc")));
+    REQUIRE(store->end_instance({2, "bb", "requested"}, "destroyed"));
+    REQUIRE(store->end_instance({2, "cc", "engine-died"}, "failed"));
+  }
+  const auto store = open(directory);
+  CHECK(store->end_left_overs(7).value() == 1);
+  const auto last = log::parse_entry(*store->log().entry(store->log().size() - 1));
+  REQUIRE(last);
+  CHECK(std::get<log::InstanceDestroy>(*last).instance == "aa");
+  CHECK(std::get<log::InstanceDestroy>(*last).reason == "supervisor-restarted");
+  CHECK(store->end_left_overs(8).value() == 0);
+}
+
+TEST_CASE("store: a commit that fails leaves neither an entry nor a row") {
+  const Directory directory;
+  const auto store = open(directory);
+  REQUIRE(store->add_instance(row("aa"), create("aa")));
+  const LogHead before = head(*store);
+  CHECK_FALSE(store->add_instance(row("aa"), create("aa")));  // the id is a primary key
+  CHECK(store->log().size() == 1);
+  CHECK(head(*store).root == before.root);
+  CHECK(store->append(log::HostStop{1}).value() == 1);
+}
+
+TEST_CASE("store: a log that was changed is refused with the file's name, and kept") {
+  const Directory directory;
+  {
+    const auto store = open(directory);
+    for (std::uint64_t i = 0; i < 6; ++i)
+      REQUIRE(store->append(log::HostStop{i}));
+  }
+  const auto sql = GENERATE(
+      as<std::string>(), "UPDATE entry SET bytes = x'7b7d' WHERE idx = 2", "DELETE FROM entry WHERE idx = 2",
+      "DELETE FROM entry WHERE idx = 5", "UPDATE node SET hash = zeroblob(32) WHERE level = 1 AND idx = 0",
+      "UPDATE node SET hash = x'00' WHERE level = 0 AND idx = 0", "DELETE FROM node WHERE level = 2",
+      "INSERT INTO node VALUES (9, 9, zeroblob(32))", "INSERT INTO entry VALUES (9, x'7b7d')");
+  INFO(sql);
+  change(directory, sql);
+  refused(directory, ErrorCode::Corrupt);
+  CHECK(std::filesystem::file_size(directory.file()) > 0);
+}
+
+TEST_CASE("database: a file that is not ours is refused and not touched") {
+  const Directory directory;
+  const std::string text(4096, 'x');
+  REQUIRE(replace_file(directory.file(), as_bytes(text), 0600));
+  refused(directory, ErrorCode::Corrupt);
+  CHECK(as_text(*read_file(directory.file(), 1 << 20)) == text);
+}
+
+TEST_CASE("database: damaged pages are refused and not touched") {
+  const Directory directory;
+  {
+    const auto store = open(directory);
+    for (std::uint64_t i = 0; i < 500; ++i)
+      REQUIRE(store->append(log::HostStop{i}));
+  }
+  Bytes content = *read_file(directory.file(), 1 << 24);
+  REQUIRE(content.size() > 3 * 4096);
+  std::fill(content.begin() + 4096, content.begin() + 3 * 4096, std::uint8_t{0x5a});
+  REQUIRE(replace_file(directory.file(), content, 0600));
+  refused(directory, ErrorCode::Corrupt);
+  CHECK(*read_file(directory.file(), 1 << 24) == content);
+}
+
+TEST_CASE("database: another program's database and a newer schema are refused") {
+  const Directory directory;
+  { open(directory); }
+  const auto [sql, code] =
+      GENERATE(table<std::string, ErrorCode>({{"PRAGMA user_version = 2", ErrorCode::Unsupported},
+                                              {"PRAGMA application_id = 1", ErrorCode::Corrupt}}));
+  change(directory, sql);
+  refused(directory, code);
+}
+
+TEST_CASE("database: the file is its owner's alone") {
+  const Directory directory;
+  { open(directory); }
+  const auto mode = std::filesystem::status(directory.file()).permissions();
+  CHECK(mode == (std::filesystem::perms::owner_read | std::filesystem::perms::owner_write));
+}
