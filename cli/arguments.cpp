@@ -5,7 +5,11 @@
 #include <vtpm/os/encoding.h>
 #include <vtpm/os/file.h>
 
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#include <cerrno>
 
 namespace vtpm::cli {
 namespace {
@@ -35,9 +39,21 @@ Result<Bytes> sha256_from(const std::string& text) {
   return bytes;
 }
 
+Result<> write_output(const std::string& path, std::string_view text) {
+  struct stat status {};
+  const bool special = ::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode);
+  // A device or a pipe is written to; a file is replaced, so that nobody reads half of it.
+  const UniqueFd fd(special ? ::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY) : -1);
+  if (special && !fd) return Error(ErrorCode::Configuration, errno_error(path, errno).context);
+  auto written = special ? write_all(fd.get(), as_bytes(text)) : replace_file(path, as_bytes(text), 0644);
+  if (!written) return Error(ErrorCode::Configuration, written.error().context);
+  return {};
+}
+
 Result<std::string> read_input(const std::string& path, std::size_t limit) {
   auto bytes = path == "-" ? read_all(STDIN_FILENO, limit) : read_file(path, limit);
-  if (!bytes) return std::move(bytes).error();
+  // A file that cannot be read is the caller's to correct, not a refusal or a missing instance.
+  if (!bytes) return Error(ErrorCode::Configuration, bytes.error().context);
   return std::string(as_text(*bytes));
 }
 

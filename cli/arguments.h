@@ -14,7 +14,10 @@ Result<Bytes> nonce_from(const std::string& text);
 // A SHA-256 digest: 64 hexadecimal digits of either case.
 Result<Bytes> sha256_from(const std::string& text);
 
-// The whole of a file, or of standard input for "-". Missing: NotFound.
+// Replaces a file atomically, or writes to what is there if it is a device or a pipe. Errors are
+// Configuration.
+Result<> write_output(const std::string& path, std::string_view text);
+// The whole of a file, or of standard input for "-". One that cannot be read: Configuration.
 Result<std::string> read_input(const std::string& path, std::size_t limit);
 
 }  // namespace vtpm::cli

@@ -29,7 +29,7 @@ Result<int> attest(const Context& context, const Options& options) {
     VTPM_TRY_VOID(print(evidence + "\n"));
     return kDone;
   }
-  VTPM_TRY_VOID(replace_file(options.output, as_bytes(evidence), 0644));
+  VTPM_TRY_VOID(write_output(options.output, evidence));
   return kDone;
 }
 

@@ -22,7 +22,7 @@ struct Options {
 
 // A node that somebody has unmounted already only needs to be forgotten.
 Result<> detach_one(const Context& context, const std::string& id, const std::string& path) {
-  const auto removed = device::remove_node(path);
+  auto removed = device::remove_node(path);
   if (!removed && removed.error().kind() != ErrorCode::NotFound) return removed;
   auto forgotten =
       control::request(context.runtime_dir, control::DetachRequest{id, path}, {}, after(kDeadline));

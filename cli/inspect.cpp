@@ -12,8 +12,11 @@ namespace {
 Result<int> inspect(const Context& context, const std::string& id) {
   VTPM_TRY(const auto body, context.client().call("GET", instance_target(id)));
   VTPM_TRY(auto instance, parse_answer(body));
-  if (!context.json && instance.is_object() && instance.contains("created"))
-    instance["created"] = shown_time(instance, "created") + " UTC";
+  if (!context.json && instance.is_object()) {
+    if (instance.contains("created")) instance["created"] = shown_time(instance, "created") + " UTC";
+    instance.erase("ek_public");  // long, and for programs
+    instance.erase("ak_public");
+  }
   VTPM_TRY_VOID(context.json ? print_json(instance) : print_members(instance));
   return kDone;
 }

@@ -33,9 +33,35 @@ Result<int> head(const Context& context) {
   return show(context, "/v1/log/head");
 }
 
+// What an entry is about, in a few words: its instance and why, or the host's anchor.
+std::string subject(const json::Value& entry) {
+  std::string text = shown(entry, entry.contains("instance") ? "instance" : "anchor");
+  for (const char* more : {"container", "reason"})
+    if (entry.contains(more)) text += ", " + shown(entry, more);
+  return text;
+}
+
+Result<> print_entries(const json::Value& document) {
+  VTPM_TRY(auto reader, json::Reader::of(document));
+  VTPM_TRY(const auto listed, reader.array("entries"));
+  Table table({"INDEX", "TIME (UTC)", "KIND", "SUBJECT"});
+  for (const auto& item : listed) {
+    VTPM_TRY(auto member, item.object());
+    VTPM_TRY(const auto text, member.string("entry"));
+    VTPM_TRY(const auto entry, json::parse(text, text.size()));
+    table.add(
+        {shown(item.value(), "index"), shown_time(entry, "time"), shown(entry, "kind"), subject(entry)});
+  }
+  return print(table.text());
+}
+
 Result<int> entries(const Context& context, const Range& range) {
-  return show(context, "/v1/log/entries?start=" + std::to_string(range.start) +
-                           "&count=" + std::to_string(range.count));
+  VTPM_TRY(const auto body,
+           context.client().call("GET", "/v1/log/entries?start=" + std::to_string(range.start) +
+                                            "&count=" + std::to_string(range.count)));
+  VTPM_TRY(const auto document, parse_answer(body));
+  VTPM_TRY_VOID(context.json ? print_json(document) : print_entries(document));
+  return kDone;
 }
 
 Result<int> proof(const Context& context, const Proof& proof) {
@@ -60,7 +86,7 @@ void add_log(CLI::App& app, Context& context) {
   log->require_subcommand(1)->fallthrough();
   add_verb(*log, context, "head", "Its size and root", [&context] { return head(context); });
   const auto range = std::make_shared<Range>();
-  auto* list = add_verb(*log, context, "entries", "Its entries",
+  auto* list = add_verb(*log, context, "entries", "Its entries; --json shows their exact bytes",
                         [&context, range] { return entries(context, *range); });
   list->add_option("--start", range->start, "Index of the first")->capture_default_str();
   list->add_option("--count", range->count, "How many")->capture_default_str();

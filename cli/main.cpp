@@ -47,8 +47,8 @@ int parse_and_perform(CLI::App& app, const Context& context, int argc, char** ar
 }  // namespace
 
 int main(int argc, char** argv) {
-  ::setenv("TSS2_LOG", "all+none",
-           0);  // tss2-mu explains hostile structures on standard error; the verdict does so
+  // tss2-mu explains hostile structures on standard error; the verdict does so.
+  ::setenv("TSS2_LOG", "all+none", 0);
   std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is an error of write(2), reported like any other
   Context context;
   CLI::App app("Private TPMs for containers, anchored in the host's hardware TPM", "vtpmctl");

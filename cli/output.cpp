@@ -23,14 +23,16 @@ constexpr std::array kHints = {
     Hint{ErrorCode::Busy, "somebody else has it now: try again in a moment"},
     Hint{ErrorCode::Timeout, "`vtpmctl anchor` and vtpmd's log say what it waits for"},
     Hint{ErrorCode::Unavailable, "`vtpmctl anchor` and vtpmd's log say what it waits for; then try again"},
-    Hint{ErrorCode::Malformed, "`vtpmctl VERB --help` shows what is accepted"},
+    Hint{ErrorCode::Malformed, "the verb's --help shows what is accepted"},
     Hint{ErrorCode::NotFound, "check the spelling; `vtpmctl list` shows the instances"},
     Hint{ErrorCode::Conflict,
          "choose another name or path, or remove what is there; `vtpmctl list` shows the "
          "instances"},
-    Hint{ErrorCode::PermissionDenied, "run it as root or as a member of the group that vtpmd serves"},
+    Hint{ErrorCode::PermissionDenied,
+         "it needs root, or the group that vtpmd serves, or to be your own instance"},
     Hint{ErrorCode::NotVerified, "see the reasons above"},
-    Hint{ErrorCode::Unsupported, "`vtpmctl doctor` tells what this machine can do"},
+    Hint{ErrorCode::Unsupported,
+         "this version or this machine cannot do it; `vtpmctl doctor` checks the machine"},
     Hint{ErrorCode::Configuration, "correct the file or option that is named"},
     Hint{ErrorCode::Unreachable,
          "start vtpmd (systemctl start vtpmd), or say where its sockets are with --runtime-dir"},
@@ -83,15 +85,22 @@ Result<> print_json(const json::Value& document) {
   return print(document.dump(2, ' ', false, json::Value::error_handler_t::replace) + "\n");
 }
 
+Result<> print_labelled(const std::vector<Labelled>& lines) {
+  std::size_t width = 0;
+  for (const auto& [label, value] : lines)
+    width = std::max(width, label.size());
+  std::string out;
+  for (const auto& [label, value] : lines)
+    out += printable(label) + ":" + std::string(width - label.size() + 1, ' ') + value + "\n";
+  return print(out);
+}
+
 Result<> print_members(const json::Value& document) {
   if (!document.is_object()) return print_json(document);
-  std::size_t width = 0;
+  std::vector<Labelled> lines;
   for (const auto& [name, value] : document.items())
-    width = std::max(width, name.size());
-  std::string out;
-  for (const auto& [name, value] : document.items())
-    out += printable(name) + ":" + std::string(width - name.size() + 1, ' ') + shown(value) + "\n";
-  return print(out);
+    lines.emplace_back(name, shown(value));
+  return print_labelled(lines);
 }
 
 Result<json::Value> parse_answer(std::string_view body) {

@@ -7,6 +7,7 @@
 #include <vtpm/os/result.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace vtpm::cli {
@@ -27,7 +28,11 @@ class Table {
 Result<> print(std::string_view text);
 // The document, indented, and a line's end.
 Result<> print_json(const json::Value& document);
-// "name: value" lines, aligned, in the document's order.
+// A line of a description: its label, and the value as a person reads it.
+using Labelled = std::pair<std::string, std::string>;
+// "label: value" lines, aligned.
+Result<> print_labelled(const std::vector<Labelled>& lines);
+// The members of a document so, in its order.
 Result<> print_members(const json::Value& document);
 
 // A document of vtpmd's. Malformed when it is none.

@@ -4,6 +4,8 @@
 #include "cli/policy_file.h"
 #include "cli/verbs.h"
 
+#include <vtpm/evidence/verifier.h>
+
 #include <CLI/CLI.hpp>
 
 #include <iostream>
@@ -17,6 +19,11 @@ constexpr const char* kSoftware =
     "vtpmctl: policy: warning: the anchor of this evidence is software, not hardware: the policy allows it "
     "(allow_embedded_anchor), so it proves nothing about the machine\n";
 
+constexpr const char* kNoPcrs =
+    "vtpmctl: policy: warning: none of the anchor's PCRs 0-7 is in this evidence: the policy does not pin "
+    "how the "
+    "machine booted\n";
+
 // What a file holds is not wrong usage.
 Error in_file(const std::string& path, const Error& error) {
   return Error(error.kind() == ErrorCode::Malformed ? ErrorCode::Configuration : error.kind(),
@@ -29,6 +36,14 @@ Result<int> from_evidence(const std::string& path) {
   if (!evidence) return in_file(path, evidence.error());
   const auto policy = evidence::policy_from_evidence(*evidence);
   if (!policy) return in_file(path, policy.error());
+  // A policy is trusted later: it is made from evidence that holds, as of the time that it speaks of.
+  const auto verdict = evidence::verify(text, *policy, {evidence->nonce, evidence->epoch.time});
+  if (!verdict.verified()) {
+    for (const auto& reason : verdict.reasons())
+      std::cerr << "vtpmctl: policy: " << shown(json::Value(reason)) << "\n";
+    return Error(ErrorCode::NotVerified, path + ": the evidence does not hold, no policy is made from it");
+  }
+  if (policy->anchor_pcrs.empty()) std::cerr << kNoPcrs;
   if (evidence->anchor_kind == log::AnchorKind::Embedded) std::cerr << kSoftware;
   VTPM_TRY(const auto document, json::parse(evidence::to_json(*policy), kMaxPolicy));
   VTPM_TRY_VOID(print_json(document));

@@ -30,7 +30,7 @@ std::uint64_t now_ms() {
 
 std::string anchor_line(const evidence::Verdict& verdict) {
   if (!verdict.anchor) return "anchor: unknown\n";
-  return *verdict.anchor == log::AnchorKind::Tpm ? "anchor: hardware TPM\n"
+  return *verdict.anchor == log::AnchorKind::Tpm ? "anchor: TPM, by its pinned key\n"
                                                  : "anchor: software, not hardware\n";
 }
 

@@ -38,8 +38,8 @@ if(VTPM_SANITIZE OR VTPM_FUZZ)
     target_compile_options(vtpm_compile INTERFACE -Wno-stringop-overflow -Wno-array-bounds)
   endif()
 else()
-  target_compile_options(vtpm_compile INTERFACE $<$<NOT:$<CONFIG:Debug>>:-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2>
-                         -ftrivial-auto-var-init=zero)
+  target_compile_options(vtpm_compile INTERFACE
+    "$<$<NOT:$<CONFIG:Debug>>:-U_FORTIFY_SOURCE;-D_FORTIFY_SOURCE=2;-ftrivial-auto-var-init=zero>")
 endif()
 if(VTPM_FUZZ)
   target_compile_options(vtpm_compile INTERFACE -fsanitize=fuzzer-no-link)

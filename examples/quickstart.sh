@@ -93,7 +93,6 @@ mkdir -p "$work/state" "$work/run" "$work/tpm"
 chown "$daemon_uid:$daemon_uid" "$work/state" "$work/run" "$work/tpm"
 chmod 0700 "$work/state" "$work/tpm"
 
-before_mounts=$(wc -l </proc/self/mountinfo)
 
 step "The hardware TPM"
 if [ "$hardware" = yes ]; then
@@ -178,8 +177,11 @@ beta=$(id_of beta) || fail "container beta has no instance"
 step "Inside alpha: unmodified tpm2-tools, no TCTI configured"
 say "\$ ls -l /dev/vtpm /dev/tpmrm0 /dev/tpm0"
 inside alpha ls -l /dev/vtpm /dev/tpmrm0 /dev/tpm0 | sed 's/^/     /'
-tool() { say "\$ $*"; inside alpha "$@" >"$work/tool.out" 2>&1 || { cat "$work/tool.out" >&2; fail "$1 failed in alpha"; }; sed 's/^/     /' "$work/tool.out" | head -n "${lines:-4}"; }
-tool tpm2_getrandom --hex 16
+tool() { say "\$ $*"; inside alpha "$@" >"$work/tool.out" 2>&1 || { cat "$work/tool.out" >&2; fail "$1 failed in alpha"; }; sed -n '1,4s/^/     /p' "$work/tool.out"; }
+say "\$ tpm2_getrandom --hex 16"
+random=$(inside alpha tpm2_getrandom --hex 16)
+[ ${#random} = 32 ] || fail "tpm2_getrandom gave no 16 bytes"
+say "  $random"
 tool tpm2_pcrread sha256:16,17,18
 tool tpm2_createprimary -C o -G ecc256 -c /tmp/primary.ctx
 nonce=$(openssl rand -hex 16)
@@ -240,7 +242,10 @@ for _ in $(seq 100); do id_of alpha >/dev/null 2>&1 || break; sleep 0.05; done
 id_of alpha >/dev/null 2>&1 && fail "alpha's TPM outlived its container"
 say "alpha's TPM ended with its container"
 clean_up
-[ "$(wc -l </proc/self/mountinfo)" = "$before_mounts" ] || fail "a mount was left behind"
+grep -qF "$work" /proc/self/mountinfo && fail "a mount was left behind in $work"
+for program in /proc/[0-9]*/exe; do
+    case $(readlink "$program" || true) in "$work"/*) fail "a process was left behind: $program" ;; esac
+done
 say "vtpmd and the stand-in are stopped; nothing is mounted"
 echo
 echo "verdict: VERIFIED"

@@ -3,12 +3,12 @@
 
 vtpm_component(os
   SOURCES src/os/result.cpp src/os/encoding.cpp src/os/file.cpp src/os/unix_socket.cpp src/os/process.cpp
-          src/os/mount.cpp src/os/path.cpp src/os/secret.cpp
+          src/os/mount.cpp src/os/path.cpp src/os/secret.cpp src/os/text.cpp
   DEPENDS OpenSSL::Crypto Boost::headers)
 
 # Strict JSON reading for the other components and the daemon; never in a public header.
 vtpm_component(json
-  SOURCES src/json/strict.cpp
+  SOURCES src/json/strict.cpp src/json/text.cpp
   DEPENDS vtpm_os nlohmann_json::nlohmann_json)
 target_include_directories(vtpm_json PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/src)
 

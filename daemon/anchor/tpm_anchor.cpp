@@ -56,7 +56,7 @@ Result<> TpmAnchor::connect() {
   if (session_) return {};
   VTPM_TRY(auto esys, connection_->connect());
   VTPM_TRY(auto key, open_key(*esys, record_, config_.state_dir));
-  session_.emplace(std::move(esys), std::move(key));
+  session_.emplace(Session{std::move(esys), std::move(key)});
   return {};
 }
 

@@ -2,6 +2,7 @@
 #include "daemon/engine/engine_loop.h"
 
 #include "daemon/engine/fuse_session.h"
+#include "daemon/engine/halt_poll.h"
 #include "daemon/engine/log.h"
 #include "daemon/engine/node.h"
 #include "daemon/engine/supervisor_commands.h"
@@ -105,6 +106,7 @@ class Engine {
   SupervisorCommands supervisor_{tpm_};
   Device device_;
   std::vector<std::unique_ptr<Attachment>> nodes_;
+  HaltPoll halt_poll_;
   bool was_on_ = false;
   int exit_status_ = 0;
 };
@@ -130,7 +132,7 @@ int Engine::run() {
     polled.assign(1, {control_.get(), POLLIN, 0});
     for (const auto& node : nodes_)
       polled.push_back({node->fd(), POLLIN, 0});
-    if (::poll(polled.data(), polled.size(), -1) < 0) {
+    if (halt_poll_.wait(polled) < 0) {
       if (errno == EINTR) continue;
       log_line(std::string("poll: ") + std::strerror(errno));
       exit_status_ = ipc::kExitBug;

@@ -143,8 +143,9 @@ void FuseSession::release(const Request& request) {
 void FuseSession::poll(const Request& request) {
   const auto in = as<fuse_poll_in>(request.body);
   if (!in) return reply(request, EINVAL);
-  if ((in->flags & FUSE_POLL_SCHEDULE_NOTIFY) != 0) poller_ = in->kh;
   const fuse_poll_out out{file_.poll(in->fh), 0};
+  // Who finds what it wants does not wait, whatever the kernel offers.
+  if ((in->flags & FUSE_POLL_SCHEDULE_NOTIFY) != 0 && (out.revents & in->events) == 0) poller_ = in->kh;
   reply(request, 0, bytes_of(out));
 }
 

@@ -41,7 +41,7 @@ Device::OpenFile* Node::find(std::uint64_t file) noexcept {
 int Node::open(std::uint64_t& file) {
   if (device_.file_ && device_.owner_ != this) device_.settle_(*device_.owner_);
   if (device_.file_) return EBUSY;
-  auto& open = device_.file_.emplace();
+  auto& open = device_.file_.emplace(Device::OpenFile{});
   open.node = device_.owner_ = this;
   open.id = file = ++device_.last_id_;
   if (kind_ == NodeKind::Managed) open.handles_before = device_.volatile_handles();

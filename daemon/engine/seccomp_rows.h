@@ -48,6 +48,7 @@ inline constexpr std::uint64_t kForkFlags = CLONE_CHILD_SETTID | CLONE_CHILD_CLE
 inline constexpr std::array kSyscalls = {
     // The loops.
     SyscallRow{SYS_poll, kBoth, {}, "waits for the control socket, devices and ended children"},
+    SyscallRow{SYS_sched_yield, kBoth, {}, "an engine that looks for requests lets its client run first"},
     SyscallRow{SYS_restart_syscall, kBoth, {}, "a poll continues after SIGSTOP and SIGCONT, or a freezer"},
     SyscallRow{SYS_recvmsg, kBoth, {}, "frames from vtpmd"},
     SyscallRow{SYS_sendmsg, kBoth, {}, "frames to vtpmd"},
@@ -91,7 +92,6 @@ inline constexpr std::array kRefusedSyscalls = {
 inline constexpr std::array kSanitizerSyscalls = {
     SyscallRow{SYS_mprotect, kBoth, without(2, PROT_EXEC), "shadow memory"},
     SyscallRow{SYS_sigaltstack, kBoth, {}, "signal stack of a new thread or process"},
-    SyscallRow{SYS_sched_yield, kBoth, {}, "spin locks"},
     SyscallRow{SYS_readlink, kBoth, {}, "the name of the program, for reports"},
     SyscallRow{SYS_getrusage, kBoth, {}, "memory statistics"},
     SyscallRow{SYS_ioctl, kBoth, equals(1, TCGETS), "a report asks whether the log is a terminal"},

@@ -13,7 +13,7 @@ namespace vtpm::supervisor {
 enum class Permission {
   Anyone,    // whoever may open the socket
   Owner,     // acts on one instance: its owner, or an operator
-  Operator,  // operators alone
+  Operator,  // operators alone, whether or not it acts on an instance
 };
 
 // The rules of this daemon.

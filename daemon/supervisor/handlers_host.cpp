@@ -43,7 +43,7 @@ json::Value describe(const SignedEpoch& epoch) {
 
 std::string description_of(const anchor::AnchorIdentity& anchor) {
   if (anchor.kind == log::AnchorKind::Embedded) return "software, not hardware";
-  return "hardware: " + anchor.manufacturer;
+  return "TPM: " + anchor.manufacturer;
 }
 
 // 64 bits do not survive a reader whose JSON numbers are doubles.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/supervisor/handlers.h"
 #include "json/strict.h"
+#include "json/text.h"
 
 #include <vtpm/os/encoding.h>
 
@@ -10,10 +11,7 @@ namespace vtpm::supervisor::handlers {
 namespace {
 
 constexpr std::size_t kMaxBody = 1024 * 1024;
-constexpr std::size_t kMaxText = 1024;  // of a description, a container id
-constexpr std::size_t kSha256Digits = 64;
-
-constexpr std::string_view kSha256Prefix = "sha256:";
+constexpr std::size_t kMaxDescription = 1024;
 
 json::Value text_or_null(const std::optional<std::string>& text) {
   return text ? json::Value(*text) : json::Value(nullptr);
@@ -72,19 +70,6 @@ HttpReply reply_with(const json::Value& value, unsigned status = 200) {
   return reply;
 }
 
-Result<> check_text(std::string_view member, const std::optional<std::string>& text) {
-  if (!text || (!text->empty() && text->size() <= kMaxText)) return {};
-  return Error(ErrorCode::Malformed, std::string(member) + ": must have 1 to 1024 bytes");
-}
-
-Result<> check_image(const std::optional<std::string>& image) {
-  if (!image) return {};
-  const bool prefixed =
-      image->starts_with(kSha256Prefix) && image->size() == kSha256Prefix.size() + kSha256Digits;
-  if (prefixed && from_hex(std::string_view(*image).substr(kSha256Prefix.size()))) return {};
-  return Error(ErrorCode::Malformed, "image: must be \"sha256:\" and 64 lower-case hexadecimal digits");
-}
-
 Result<Order> parse_order(const HttpRequest& request) {
   Order order;
   order.owner = request.peer.uid;
@@ -92,16 +77,14 @@ Result<Order> parse_order(const HttpRequest& request) {
   VTPM_TRY(const json::Value document, json::parse(request.body, kMaxBody));
   VTPM_TRY(json::Reader reader, json::Reader::of(document));
   VTPM_TRY(order.name, reader.optional_string("name"));
-  VTPM_TRY(order.container, reader.optional_string("container"));
-  VTPM_TRY(order.image, reader.optional_string("image"));
+  VTPM_TRY(order.container, json::optional_plain_text(reader, "container", kMaxId));
+  VTPM_TRY(order.image, json::optional_content_digest(reader, "image"));
   VTPM_TRY(const bool durable, reader.optional_boolean("durable", false));
   VTPM_TRY(const auto ek, reader.optional_string("ek"));
   VTPM_TRY_VOID(reader.done());
   if (durable) return Error(ErrorCode::Unsupported, "durable instances are not built yet");
   if (ek && *ek != "ecc-p256")
     return Error(ErrorCode::Unsupported, "ek: only ecc-p256 is built yet, not " + *ek);
-  VTPM_TRY_VOID(check_text("container", order.container));
-  VTPM_TRY_VOID(check_image(order.image));
   return order;
 }
 
@@ -129,11 +112,10 @@ Result<Measurement> parse_measurement(const std::string& body) {
   VTPM_TRY(json::Reader reader, json::Reader::of(document));
   VTPM_TRY(const std::uint64_t pcr, reader.integer("pcr"));
   VTPM_TRY(const Bytes digest, reader.sha256("digest"));
-  VTPM_TRY(std::string description, reader.string("description"));
+  VTPM_TRY(std::string description, json::plain_text(reader, "description", kMaxDescription));
   VTPM_TRY_VOID(reader.done());
   if (pcr != tpm::kOperatorPcr)
     return Error(ErrorCode::Malformed, "pcr: only 18, the operator's, may be measured into");
-  VTPM_TRY_VOID(check_text("description", description));
   VTPM_TRY(const log::Sha256 value, tpm::sha256_from_bytes(digest));
   return Measurement{value, std::move(description)};
 }

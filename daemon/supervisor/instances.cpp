@@ -67,13 +67,14 @@ Result<T> judged(Engine& engine, Result<T> outcome) {
 }  // namespace
 
 Instances::Instances(asio::any_io_executor executor, Workers& workers, Engines& engines, Store& store,
-                     Registry& registry, EventBus& events)
+                     Registry& registry, EventBus& events, std::uint64_t host_start)
     : executor_(std::move(executor)),
       workers_(workers),
       engines_(engines),
       store_(store),
       registry_(registry),
       events_(events),
+      host_start_(host_start),
       changed_(executor_) {}
 
 Task<std::string> Instances::create(Order order) {
@@ -84,7 +85,7 @@ Task<std::string> Instances::create(Order order) {
   const InstanceRow row{id, order.name, order.owner, now_ms(), order.container, order.image, order.config};
   VTPM_CO_TRY_VOID(registry_.add(row, order.quota));
 
-  const log::Launch launch{id, order.container, order.image, order.config};
+  const log::Launch launch{id, order.owner, order.container, order.image, order.config};
   const std::string document = log::launch_document(launch);
   const auto make = [this, document] { return engines_.manufacture(document); };
   auto made = co_await run_on(workers_.engines, make);
@@ -150,9 +151,9 @@ Task<> Instances::make_way(uid_t owner, std::optional<std::string> name,
 
 Task<std::uint64_t> Instances::commit(const InstanceRow& row, const Manufactured& made,
                                       const log::Sha256& launch) {
-  const log::InstanceCreate entry{
-      row.created,           row.id, row.container, row.image, row.config, made.identity.ek_name,
-      made.identity.ak_name, launch};
+  const log::InstanceCreate entry{row.created,           row.id,    row.owner_uid, host_start_,
+                                  row.container,         row.image, row.config,    made.identity.ek_name,
+                                  made.identity.ak_name, launch};
   const auto add = [this, row, entry] { return store_.add_instance(row, entry); };
   co_return co_await run_on(workers_.store, add);
 }
@@ -308,6 +309,10 @@ Task<> Instances::measure(std::string id, log::Sha256 digest, std::string descri
   VTPM_CO_TRY(Running * state, running(id));
   const auto supervision = state->supervision;
   const auto turn = co_await supervision->turn.acquire();
+  VTPM_CO_TRY(state, running(id));
+  if (state->made.event_log.events().size() >= log::kMaxEvents)
+    co_return Error(ErrorCode::Exhausted, "instance " + id + " has " + std::to_string(log::kMaxEvents) +
+                                              " records in its event log, the limit");
   const auto extend = [engine = supervision->engine, digest] {
     return engine->link ? judged(*engine, identity::extend(*engine->link, tpm::kOperatorPcr, digest))
                         : Result<>(Error(ErrorCode::Unreachable, "the engine has ended"));
@@ -356,7 +361,7 @@ void Instances::removed(const std::string& id, std::string_view reason) {
 }
 
 void Instances::publish(std::string_view kind, const Instance& instance, std::string_view reason) {
-  json::Value event{{"id", instance.row.id}, {"time", now_ms()}};
+  json::Value event{{"event", kind}, {"id", instance.row.id}, {"time", now_ms()}};
   if (instance.row.name) event["name"] = *instance.row.name;
   if (!reason.empty()) event["reason"] = reason;
   events_.publish(kind, instance.row.owner_uid, json::dump(event));

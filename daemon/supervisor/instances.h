@@ -13,7 +13,7 @@ namespace vtpm::supervisor {
 
 // What a peer asks for.
 struct Order {
-  uid_t owner = 0;
+  uid_t owner = 0;        // the peer's, by the kernel
   std::size_t quota = 0;  // of instances that the owner may have
   std::optional<std::string> name;
   std::optional<std::string> container;
@@ -31,8 +31,9 @@ struct QuotedInstance {
 
 class Instances {
  public:
+  // `host_start`: index of this daemon's host.start entry.
   Instances(asio::any_io_executor executor, Workers& workers, Engines& engines, Store& store,
-            Registry& registry, EventBus& events);
+            Registry& registry, EventBus& events, std::uint64_t host_start);
 
   // Returns the id once the instance.create entry is committed. Errors as Registry::add; Unavailable while
   // the daemon stops.
@@ -45,7 +46,7 @@ class Instances {
   Task<> destroy(std::string id, std::string reason);
   // Destroys the instances of `owner` that are bound to the container. None is not an error.
   Task<> destroy_container(std::string container, uid_t owner);
-  // Extends the operator's PCR and writes the event log.
+  // Extends the operator's PCR and writes the event log. It has log::kMaxEvents records: Exhausted.
   Task<> measure(std::string id, log::Sha256 digest, std::string description);
   Task<QuotedInstance> quote(std::string id, log::Sha256 qualifying_data);
   // Refuses new instances, destroys all, and waits for those in the making.
@@ -81,6 +82,7 @@ class Instances {
   Store& store_;
   Registry& registry_;
   EventBus& events_;
+  std::uint64_t host_start_;
   Counters counters_;
   bool stopping_ = false;
   asio::steady_timer changed_;  // cancelled when an instance was removed

@@ -150,6 +150,7 @@ void set_launch(EvidencePlan& plan, const log::Launch& launch) {
   const std::string document = log::launch_document(launch);
   plan.create.launch = tpm::sha256(as_bytes(document));
   plan.create.instance = launch.instance;
+  plan.create.owner = launch.owner;
   plan.create.container = launch.container;
   plan.create.image = launch.image;
   plan.create.config = launch.config;
@@ -180,7 +181,8 @@ EvidencePlan make_plan(log::AnchorKind kind) {
   plan.create.time = kNow - 30'000;
   plan.create.ek_name = SigningKey().name();
   plan.create.ak_name = plan.vtpm_key.name();
-  set_launch(plan, {"inst-1", "container-1", kImage, kConfig});
+  plan.create.host_start = kStartIndex;
+  set_launch(plan, {"inst-1", 0, "container-1", kImage, kConfig});
   return plan;
 }
 
@@ -188,12 +190,14 @@ evidence::Evidence build(const EvidencePlan& plan) {
   const std::string start = log::serialize(plan.start), create = log::serialize(plan.create);
   log::MemoryNodes nodes;
   log::MerkleTree tree(nodes);
-  append(tree, log::serialize(log::HostStop{kNow - 90'000}));
+  const std::string first =
+      plan.earlier_start ? log::serialize(*plan.earlier_start) : log::serialize(log::HostStop{kNow - 90'000});
+  append(tree, first);
   append(tree, plan.create_before_start ? create : start);
   append(tree, log::serialize(log::InstanceDestroy{kNow - 50'000, "inst-0", "requested"}));
   append(tree, plan.create_before_start ? start : create);
   append(tree, log::serialize(log::InstanceDestroy{kNow - 20'000, "inst-9", "container-ended"}));
-  const std::uint64_t start_index = plan.create_before_start ? 3 : 1;
+  const std::uint64_t start_index = plan.create_before_start ? 3 : kStartIndex;
 
   log::MemoryNodes nonce_nodes;
   log::MerkleTree nonces(nonce_nodes);
@@ -205,7 +209,7 @@ evidence::Evidence build(const EvidencePlan& plan) {
   out.anchor_kind = plan.anchor_kind;
   out.epoch = {tree.size(), *tree.root(), *nonces.root(), plan.time};
   out.anchor = signed_quote(plan.anchor_key, evidence::qualifying_data(out.epoch), plan.anchor_pcrs);
-  out.host_start = logged(tree, start_index, start);
+  out.host_start = plan.earlier_start ? logged(tree, 0, first) : logged(tree, start_index, start);
   out.instance_create = logged(tree, 4 - start_index, create);
   out.nonce = plan.nonce;
   if (plan.fresh) out.nonce_proof = evidence::NonceProof{1, 3, *nonces.inclusion_proof(1, 3)};

@@ -45,6 +45,7 @@ struct QuotePlan {
 Bytes make_quote(const QuotePlan& plan);
 
 inline constexpr std::uint64_t kNow = 1'760'000'000'000;  // ms
+inline constexpr std::uint64_t kStartIndex = 1;           // of the host.start entry
 inline const std::string kImage = "sha256:" + std::string(64, '1');
 inline const std::string kConfig = "sha256:" + std::string(64, '2');
 
@@ -54,6 +55,8 @@ struct EvidencePlan {
   SigningKey vtpm_key;
   log::AnchorKind anchor_kind = log::AnchorKind::Tpm;
   log::HostStart start;
+  // The entry before `start`, if it is there; the evidence shows this one then.
+  std::optional<log::HostStart> earlier_start;
   log::InstanceCreate create;
   log::EventLog events;
   tpm::PcrValues anchor_pcrs;
@@ -64,7 +67,7 @@ struct EvidencePlan {
   std::uint64_t time = kNow - 5000;
 };
 EvidencePlan make_plan(log::AnchorKind kind = log::AnchorKind::Tpm);
-// The plan with another launch: its document in the event log, PCR 17 and the instance.create entry.
+// The plan with another launch: its document in the event log, PCR 17 and 18, and the instance.create entry.
 void set_launch(EvidencePlan& plan, const log::Launch& launch);
 evidence::Evidence build(const EvidencePlan& plan);
 

@@ -47,8 +47,9 @@ class Host:
         return os.path.join(self.bin, name)
 
     def start(self):
-        command = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", "--inh-caps=-all",
-                   "--bounding-set=-all", self.program("vtpmd"), "--state-dir", self.state,
+        # It ends with this script, however that ends.
+        command = ["setpriv", "--pdeathsig", "KILL", f"--reuid={UID}", f"--regid={UID}", "--clear-groups",
+                   "--inh-caps=-all", "--bounding-set=-all", self.program("vtpmd"), "--state-dir", self.state,
                    "--runtime-dir", self.run_dir, "--anchor", "embedded"]
         with open(self.log, "ab") as log:
             self.daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/error_names.h"
 #include "json/strict.h"
+#include "json/text.h"
 
 #include <vtpm/control/attach.h>
 
@@ -9,10 +10,10 @@
 namespace vtpm::control {
 namespace {
 
+using json::plain_text;
 using json::Reader;
 using json::Value;
 
-constexpr std::size_t kMaxContainerId = 1024;
 constexpr std::size_t kMaxInstance = 64;
 constexpr std::size_t kMaxPath = 4096;
 constexpr std::size_t kMaxDetail = 8192;
@@ -24,31 +25,6 @@ struct Overloaded : Ts... {
 };
 template <class... Ts>
 Overloaded(Ts...) -> Overloaded<Ts...>;
-
-bool is_control(char c) noexcept {
-  return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
-}
-
-// A text that goes into logs, tables and the registry: bounded, not empty, no control characters.
-Result<std::string> text(const json::Item& item, std::size_t limit) {
-  VTPM_TRY(auto value, item.string());
-  if (value.empty() || value.size() > limit)
-    return item.malformed("must have 1 to " + std::to_string(limit) + " bytes");
-  if (std::any_of(value.begin(), value.end(), is_control)) return item.malformed("has a control character");
-  return value;
-}
-
-Result<std::string> text(Reader& reader, std::string_view name, std::size_t limit) {
-  VTPM_TRY(const auto item, reader.member(name));
-  return text(item, limit);
-}
-
-Result<std::optional<std::string>> optional_text(Reader& reader, std::string_view name, std::size_t limit) {
-  const auto item = reader.optional_member(name);
-  if (!item) return std::optional<std::string>();
-  VTPM_TRY(auto value, text(*item, limit));
-  return std::optional<std::string>(std::move(value));
-}
 
 Result<std::vector<NodeKind>> read_nodes(Reader& reader) {
   VTPM_TRY(const auto items, reader.array("nodes", kMaxNodes));
@@ -65,30 +41,30 @@ Result<std::vector<NodeKind>> read_nodes(Reader& reader) {
 
 Result<AttachMessage> read_launch(Reader& reader) {
   LaunchRequest request;
-  VTPM_TRY(request.container, text(reader, "container", kMaxContainerId));
-  VTPM_TRY(request.image, optional_text(reader, "image", kMaxInstance + 7));
-  VTPM_TRY(request.name, optional_text(reader, "name", kMaxInstance));
+  VTPM_TRY(request.container, plain_text(reader, "container", kMaxId));
+  VTPM_TRY(request.image, json::optional_content_digest(reader, "image"));
+  VTPM_TRY(request.name, json::optional_plain_text(reader, "name", kMaxInstance));
   VTPM_TRY(request.durable, reader.boolean("durable"));
   VTPM_TRY(request.nodes, read_nodes(reader));
   return AttachMessage(std::move(request));
 }
 
 Result<AttachMessage> read_attach(Reader& reader) {
-  VTPM_TRY(auto instance, text(reader, "instance", kMaxInstance));
+  VTPM_TRY(auto instance, plain_text(reader, "instance", kMaxInstance));
   VTPM_TRY(const auto node, reader.string("node"));
   VTPM_TRY(const auto kind, node_kind_from(node));
-  VTPM_TRY(auto path, text(reader, "path", kMaxPath));
+  VTPM_TRY(auto path, plain_text(reader, "path", kMaxPath));
   return AttachMessage(AttachRequest{std::move(instance), kind, std::move(path)});
 }
 
 Result<AttachMessage> read_detach(Reader& reader) {
-  VTPM_TRY(auto instance, text(reader, "instance", kMaxInstance));
-  VTPM_TRY(auto path, text(reader, "path", kMaxPath));
+  VTPM_TRY(auto instance, plain_text(reader, "instance", kMaxInstance));
+  VTPM_TRY(auto path, plain_text(reader, "path", kMaxPath));
   return AttachMessage(DetachRequest{std::move(instance), std::move(path)});
 }
 
 Result<AttachMessage> read_release(Reader& reader) {
-  VTPM_TRY(auto container, text(reader, "container", kMaxContainerId));
+  VTPM_TRY(auto container, plain_text(reader, "container", kMaxId));
   return AttachMessage(ReleaseRequest{std::move(container)});
 }
 

@@ -1,34 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "json/strict.h"
+#include "json/text.h"
 
 #include <vtpm/device/oci_state.h>
-#include <vtpm/os/encoding.h>
-
-#include <algorithm>
 
 namespace vtpm::device {
 namespace {
 
 using json::Item;
+using json::plain_text;
 using json::Reader;
 
 constexpr std::string_view kPrefix = "dev.vtpm.";
-constexpr std::size_t kMaxId = 1024;
 constexpr std::size_t kMaxPath = 4096;
 constexpr std::size_t kMaxName = 64;
 constexpr std::uint64_t kMaxPid = 4194304;  // PID_MAX_LIMIT of the kernel
-
-bool is_control(char c) noexcept {
-  return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
-}
-
-Result<std::string> plain_text(const Item& item, std::size_t limit) {
-  VTPM_TRY(auto text, item.string());
-  if (text.empty() || text.size() > limit)
-    return item.malformed("must have 1 to " + std::to_string(limit) + " bytes");
-  if (std::any_of(text.begin(), text.end(), is_control)) return item.malformed("has a control character");
-  return text;
-}
 
 Result<std::string> absolute_path(const Item& item) {
   VTPM_TRY(auto path, plain_text(item, kMaxPath));
@@ -40,16 +26,6 @@ Result<bool> boolean_text(const Item& item) {
   VTPM_TRY(const auto text, item.string());
   if (text != "true" && text != "false") return item.malformed("must be \"true\" or \"false\"");
   return text == "true";
-}
-
-Result<std::string> image_digest(const Item& item) {
-  constexpr std::string_view kSha256 = "sha256:";
-  VTPM_TRY(auto text, item.string());
-  const bool named = text.compare(0, kSha256.size(), kSha256) == 0;
-  if (!named || text.size() != kSha256.size() + 64 ||
-      !from_hex(std::string_view(text).substr(kSha256.size())))
-    return item.malformed("must be \"sha256:\" and 64 lower-case hexadecimal digits");
-  return text;
 }
 
 Result<bool> standard_names(const Item& item) {
@@ -66,7 +42,7 @@ Result<> read_annotation(std::string_view name, const Item& item, TpmAnnotations
   } else if (name == "durable") {
     VTPM_TRY(out.durable, boolean_text(item));
   } else if (name == "image-digest") {
-    VTPM_TRY(out.image, image_digest(item));
+    VTPM_TRY(out.image, json::content_digest(item));
   } else if (name == "require-policy") {
     VTPM_TRY(out.policy, plain_text(item, kMaxPath));
   } else if (name == "device-names") {

@@ -13,21 +13,24 @@ constexpr unsigned kFirmwarePcrs = 8;  // PCR 0-7: firmware and its configuratio
 
 using PcrRule = std::map<unsigned, std::set<Sha256>>;
 
-std::string text_of(const Sha256& digest) {
+json::Value value_of(const Sha256& digest) {
   return to_hex(digest);
 }
-std::string text_of(const Bytes& bytes) {
+json::Value value_of(const Bytes& bytes) {
   return to_hex(bytes);
 }
-std::string text_of(const std::string& text) {
+json::Value value_of(const std::string& text) {
   return text;
+}
+json::Value value_of(std::uint32_t uid) {
+  return uid;
 }
 
 template <class T>
 json::Value value_of(const std::set<T>& accepted) {
   json::Value list = json::Value::array();
   for (const T& one : accepted)
-    list.push_back(text_of(one));
+    list.push_back(value_of(one));
   return list;
 }
 
@@ -94,6 +97,7 @@ std::string to_json(const Policy& policy) {
   if (!policy.engine.empty()) document["engine"] = value_of(policy.engine);
   if (!policy.images.empty()) document["images"] = value_of(policy.images);
   if (!policy.configs.empty()) document["configs"] = value_of(policy.configs);
+  if (!policy.owners.empty()) document["owners"] = value_of(policy.owners);
   if (!policy.pcrs.empty()) document["pcrs"] = value_of(policy.pcrs);
   return json::dump(document);
 }
@@ -111,6 +115,7 @@ Result<Policy> parse_policy(std::string_view text) {
   VTPM_TRY(policy.engine, optional_accepted<Sha256>(document, "engine", log::sha256));
   VTPM_TRY(policy.images, optional_accepted<std::string>(document, "images", log::content_digest));
   VTPM_TRY(policy.configs, optional_accepted<std::string>(document, "configs", log::content_digest));
+  VTPM_TRY(policy.owners, optional_accepted<std::uint32_t>(document, "owners", log::uid));
   VTPM_TRY(policy.pcrs, optional_pcr_rule(document, "pcrs"));
   VTPM_TRY(policy.max_age_seconds,
            document.optional_integer("max_age_seconds", policy.max_age_seconds, kMaxAgeSeconds));

@@ -11,6 +11,7 @@ namespace vtpm::evidence {
 namespace {
 
 constexpr std::uint64_t kClockSkew = 60'000;  // ms that the host's clock may be ahead of the verifier's
+constexpr std::uint32_t kRoot = 0;
 constexpr std::string_view kSoftware = "software, not hardware";
 
 // What a check found (its detail), or the reason why it failed.
@@ -18,6 +19,11 @@ using Finding = Result<std::string>;
 
 Error refused(std::string reason) {
   return {ErrorCode::NotVerified, std::move(reason)};
+}
+
+// For a check whose input could not be read: the check named `failed` has the reason.
+Error not_checked(std::string_view failed) {
+  return refused("not checked: " + std::string(failed) + " failed");
 }
 
 // Details quote evidence, and evidence is shown on terminals.
@@ -99,7 +105,7 @@ class Chain {
   }
 
   Finding anchor_kind() const {
-    if (!start_) return start_.error();
+    if (!start_) return not_checked("log.host-start");
     if (start_->anchor != evidence_.anchor_kind)
       return refused("the evidence and its host.start entry name different kinds of anchor");
     if (start_->anchor == AnchorKind::Tpm) return std::string("a TPM outside the host's software");
@@ -127,7 +133,7 @@ class Chain {
   }
 
   Finding anchor_pcrs() const {
-    if (!hardware_) return hardware_.error();
+    if (!hardware_) return not_checked("anchor.epoch");
     VTPM_TRY_VOID(check_quoted_values(*hardware_, evidence_.anchor.pcrs));
     return std::to_string(evidence_.anchor.pcrs.size()) + " PCRs quoted";
   }
@@ -143,22 +149,26 @@ class Chain {
   }
 
   Finding policy_vtpmd() const {
-    return start_ ? check_accepted(policy_.vtpmd, start_->vtpmd) : Finding(start_.error());
+    return start_ ? check_accepted(policy_.vtpmd, start_->vtpmd) : Finding(not_checked("log.host-start"));
   }
   Finding policy_engine() const {
-    return start_ ? check_accepted(policy_.engine, start_->engine) : Finding(start_.error());
+    return start_ ? check_accepted(policy_.engine, start_->engine) : Finding(not_checked("log.host-start"));
   }
 
   Finding log_instance_create() const {
     if (!create_) return create_.error();
     VTPM_TRY_VOID(included(evidence_.instance_create));
+    if (create_->host_start != evidence_.host_start.index)
+      return refused("the instance was made under another start of the host: that of entry " +
+                     std::to_string(create_->host_start) + ", and entry " +
+                     std::to_string(evidence_.host_start.index) + " is shown");
     if (evidence_.instance_create.index <= evidence_.host_start.index)
       return refused("the instance was made before the host started");
     return "entry " + std::to_string(evidence_.instance_create.index) + ", instance " + create_->instance;
   }
 
   Finding vtpm_key() const {
-    if (!create_) return create_.error();
+    if (!create_) return not_checked("log.instance-create");
     VTPM_TRY_VOID(tpm::check_attestation_key(evidence_.vtpm.ak_public));
     VTPM_TRY(const Bytes name, tpm::name_of_public(evidence_.vtpm.ak_public));
     if (name != create_->ak_name) return refused("the AK is not the one that the instance was made with");
@@ -175,7 +185,7 @@ class Chain {
   }
 
   Finding vtpm_pcrs() const {
-    if (!own_) return own_.error();
+    if (!own_) return not_checked("vtpm.binding");
     if (own_->pcrs.size() != tpm::kPcrCount) return refused("not all 24 PCRs are quoted");
     VTPM_TRY_VOID(check_quoted_values(*own_, evidence_.vtpm.pcrs));
     return std::string("24 PCRs quoted");
@@ -200,24 +210,41 @@ class Chain {
   }
 
   Finding vtpm_launch() const {
-    if (!create_) return create_.error();
     if (!launch_) return launch_.error();
+    if (!create_) return not_checked("log.instance-create");
     const auto& events = evidence_.event_log.events();
     if (std::ranges::count(events, tpm::kLaunchPcr, &log::Event::pcr) != 1)
       return refused("more than the launch was measured into PCR 17");
     if (events.front().digest != create_->launch)
       return refused("another launch than that of the instance.create entry");
-    if (launch_->instance != create_->instance || launch_->container != create_->container ||
-        launch_->image != create_->image || launch_->config != create_->config)
+    if (launch_->instance != create_->instance || launch_->owner != create_->owner ||
+        launch_->container != create_->container || launch_->image != create_->image ||
+        launch_->config != create_->config)
       return refused("the launch document and the instance.create entry differ");
-    return "instance " + launch_->instance + ", container " + launch_->container.value_or("none");
+    return "instance " + launch_->instance + ", container " + launch_->container.value_or("none") +
+           ", owner uid " + std::to_string(launch_->owner);
   }
 
   Finding policy_images() const {
-    return create_ ? check_accepted(policy_.images, create_->image) : Finding(create_.error());
+    return create_ ? check_accepted(policy_.images, create_->image)
+                   : Finding(not_checked("log.instance-create"));
   }
   Finding policy_configs() const {
-    return create_ ? check_accepted(policy_.configs, create_->config) : Finding(create_.error());
+    return create_ ? check_accepted(policy_.configs, create_->config)
+                   : Finding(not_checked("log.instance-create"));
+  }
+  // Image and configuration are the owner's word, and any user of the host may have an instance made.
+  Finding policy_owners() const {
+    if (!create_) return not_checked("log.instance-create");
+    const std::string text = "uid " + std::to_string(create_->owner);
+    if (!policy_.owners.empty())
+      return policy_.owners.contains(create_->owner) ? Finding(text)
+                                                     : refused(text + " is not accepted by the policy");
+    if (policy_.images.empty() && policy_.configs.empty()) return text + " (the policy accepts any)";
+    if (create_->owner != kRoot)
+      return refused("image and configuration are the word of " + text +
+                     ", and a policy without \"owners\" takes root's alone");
+    return text + ": root, whose word image and configuration are";
   }
   Finding policy_pcrs() const { return check_pcr_rule(policy_.pcrs, evidence_.vtpm.pcrs); }
 
@@ -304,6 +331,7 @@ constexpr Link kLinks[] = {
     {"vtpm.launch", &Chain::vtpm_launch},
     {"policy.images", &Chain::policy_images},
     {"policy.configs", &Chain::policy_configs},
+    {"policy.owners", &Chain::policy_owners},
     {"policy.pcrs", &Chain::policy_pcrs},
     {"freshness.age", &Chain::freshness_age},
     {"freshness.nonce", &Chain::freshness_nonce},
@@ -349,7 +377,7 @@ std::string to_json(const Verdict& verdict) {
   json::Value document = {{"verdict", verdict.verified() ? "verified" : "refused"}, {"checks", checks}};
   if (verdict.anchor) document["anchor"] = *verdict.anchor == AnchorKind::Tpm ? "tpm" : kSoftware;
   if (verdict.launch) {
-    json::Value launch = {{"instance", verdict.launch->instance}};
+    json::Value launch = {{"instance", verdict.launch->instance}, {"owner", verdict.launch->owner}};
     if (verdict.launch->container) launch["container"] = *verdict.launch->container;
     if (verdict.launch->image) launch["image"] = *verdict.launch->image;
     if (verdict.launch->config) launch["config"] = *verdict.launch->config;

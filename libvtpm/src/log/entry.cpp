@@ -25,9 +25,14 @@ json::Value value_of(const HostStop& entry) {
 }
 
 json::Value value_of(const InstanceCreate& entry) {
-  json::Value value = {{"kind", "instance.create"},        {"time", entry.time},
-                       {"instance", entry.instance},       {"ek_name", to_hex(entry.ek_name)},
-                       {"ak_name", to_hex(entry.ak_name)}, {"launch", to_hex(entry.launch)}};
+  json::Value value = {{"kind", "instance.create"},
+                       {"time", entry.time},
+                       {"instance", entry.instance},
+                       {"ek_name", to_hex(entry.ek_name)},
+                       {"ak_name", to_hex(entry.ak_name)},
+                       {"launch", to_hex(entry.launch)},
+                       {"owner", entry.owner},
+                       {"host_start", entry.host_start}};
   if (entry.container) value["container"] = *entry.container;
   if (entry.image) value["image"] = *entry.image;
   if (entry.config) value["config"] = *entry.config;
@@ -65,6 +70,8 @@ Result<Entry> instance_create(json::Reader& reader) {
   InstanceCreate entry{};
   VTPM_TRY(entry.time, reader.integer("time"));
   VTPM_TRY(entry.instance, plain_text(reader, "instance", kMaxId));
+  VTPM_TRY(entry.owner, uid(reader, "owner"));
+  VTPM_TRY(entry.host_start, reader.integer("host_start"));
   VTPM_TRY(entry.container, optional_plain_text(reader, "container", kMaxId));
   VTPM_TRY(entry.image, optional_content_digest(reader, "image"));
   VTPM_TRY(entry.config, optional_content_digest(reader, "config"));

@@ -75,7 +75,7 @@ std::string EventLog::to_json() const {
 
 Result<EventLog> EventLog::from_json(std::string_view text) {
   VTPM_TRY(const json::Value value, json::parse(text, kMaxEventLogSize));
-  VTPM_TRY(const auto records, json::Item(value, "").array());
+  VTPM_TRY(const auto records, json::Item(value, "").array(kMaxEvents));
   EventLog log;
   for (const json::Item& record : records) {
     VTPM_TRY(Event event, parse_event(record, log.events_.size()));
@@ -85,7 +85,7 @@ Result<EventLog> EventLog::from_json(std::string_view text) {
 }
 
 std::string launch_document(const Launch& launch) {
-  json::Value value = {{"format", kLaunchFormat}, {"instance", launch.instance}};
+  json::Value value = {{"format", kLaunchFormat}, {"instance", launch.instance}, {"owner", launch.owner}};
   if (launch.container) value["container"] = *launch.container;
   if (launch.image) value["image"] = *launch.image;
   if (launch.config) value["config"] = *launch.config;
@@ -98,8 +98,9 @@ Result<Launch> parse_launch(std::string_view document) {
   VTPM_TRY(const json::Item format, reader.member("format"));
   VTPM_TRY(const std::string format_name, format.string());
   if (format_name != kLaunchFormat) return format.malformed("must be \"vtpm-launch/1\"");
-  Launch launch;
+  Launch launch{};
   VTPM_TRY(launch.instance, plain_text(reader, "instance", kMaxId));
+  VTPM_TRY(launch.owner, uid(reader, "owner"));
   VTPM_TRY(launch.container, optional_plain_text(reader, "container", kMaxId));
   VTPM_TRY(launch.image, optional_content_digest(reader, "image"));
   VTPM_TRY(launch.config, optional_content_digest(reader, "config"));

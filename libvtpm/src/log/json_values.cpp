@@ -4,18 +4,13 @@
 #include <vtpm/os/encoding.h>
 #include <vtpm/tpm/constants.h>
 
-#include <algorithm>
 #include <charconv>
+#include <limits>
 
 namespace vtpm::log {
 namespace {
 
 constexpr std::size_t kNameSize = 34;
-constexpr std::string_view kDigestPrefix = "sha256:";
-
-bool is_control(char c) noexcept {
-  return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
-}
 
 }  // namespace
 
@@ -60,6 +55,16 @@ Result<tpm::Sha256> sha256(json::Reader& reader, std::string_view name) {
   return sha256(item);
 }
 
+Result<std::uint32_t> uid(const json::Item& item) {
+  VTPM_TRY(const std::uint64_t number, item.integer(std::numeric_limits<std::uint32_t>::max()));
+  return static_cast<std::uint32_t>(number);
+}
+
+Result<std::uint32_t> uid(json::Reader& reader, std::string_view name) {
+  VTPM_TRY(const json::Item item, reader.member(name));
+  return uid(item);
+}
+
 Result<AnchorKind> anchor_kind(const json::Item& item) {
   VTPM_TRY(const std::string text, item.string());
   for (const auto kind : {AnchorKind::Tpm, AnchorKind::Embedded})
@@ -77,41 +82,6 @@ Result<Bytes> object_name(const json::Item& item) {
 Result<Bytes> object_name(json::Reader& reader, std::string_view name) {
   VTPM_TRY(const json::Item item, reader.member(name));
   return object_name(item);
-}
-
-Result<std::string> content_digest(const json::Item& item) {
-  VTPM_TRY(std::string text, item.string());
-  const std::string_view view = text;
-  if (!view.starts_with(kDigestPrefix) || !tpm::sha256_from_hex(view.substr(kDigestPrefix.size())))
-    return item.malformed("must be \"sha256:\" and 64 hexadecimal digits");
-  return text;
-}
-
-Result<std::optional<std::string>> optional_content_digest(json::Reader& reader, std::string_view name) {
-  const auto item = reader.optional_member(name);
-  if (!item) return std::optional<std::string>();
-  VTPM_TRY(std::string text, content_digest(*item));
-  return std::optional<std::string>(std::move(text));
-}
-
-Result<std::string> plain_text(const json::Item& item, std::size_t max) {
-  VTPM_TRY(std::string text, item.string());
-  if (text.empty() || text.size() > max || std::ranges::any_of(text, is_control))
-    return item.malformed("must be 1 to " + std::to_string(max) + " bytes without control characters");
-  return text;
-}
-
-Result<std::string> plain_text(json::Reader& reader, std::string_view name, std::size_t max) {
-  VTPM_TRY(const json::Item item, reader.member(name));
-  return plain_text(item, max);
-}
-
-Result<std::optional<std::string>> optional_plain_text(json::Reader& reader, std::string_view name,
-                                                       std::size_t max) {
-  const auto item = reader.optional_member(name);
-  if (!item) return std::optional<std::string>();
-  VTPM_TRY(std::string text, plain_text(*item, max));
-  return std::optional<std::string>(std::move(text));
 }
 
 }  // namespace vtpm::log

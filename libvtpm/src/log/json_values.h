@@ -4,6 +4,7 @@
 #pragma once
 
 #include "json/strict.h"
+#include "json/text.h"
 
 #include <vtpm/log/entry.h>
 #include <vtpm/log/event_log.h>
@@ -21,6 +22,10 @@ json::Value to_value(const tpm::Sha256& digest);
 Result<tpm::Sha256> sha256(const json::Item& item);
 Result<tpm::Sha256> sha256(json::Reader& reader, std::string_view name);
 
+// A user of the host: 0 to 2^32-1.
+Result<std::uint32_t> uid(const json::Item& item);
+Result<std::uint32_t> uid(json::Reader& reader, std::string_view name);
+
 // "tpm" or "embedded".
 Result<AnchorKind> anchor_kind(const json::Item& item);
 
@@ -31,18 +36,10 @@ json::Value to_value(const EventLog& log);
 Result<Bytes> object_name(const json::Item& item);
 Result<Bytes> object_name(json::Reader& reader, std::string_view name);
 
-// "sha256:" and 64 hexadecimal digits.
-Result<std::string> content_digest(const json::Item& item);
-Result<std::optional<std::string>> optional_content_digest(json::Reader& reader, std::string_view name);
-
-// Text that may be shown on a terminal: 1 to `max` bytes, no control characters.
-Result<std::string> plain_text(const json::Item& item, std::size_t max);
-Result<std::string> plain_text(json::Reader& reader, std::string_view name, std::size_t max);
-Result<std::optional<std::string>> optional_plain_text(json::Reader& reader, std::string_view name,
-                                                       std::size_t max);
-
-// Bounds of ids and of short texts, bytes.
-inline constexpr std::size_t kMaxId = 256;
-inline constexpr std::size_t kMaxShortText = 256;
+// Texts, and "sha256:" with 64 digits.
+using json::content_digest;
+using json::optional_content_digest;
+using json::optional_plain_text;
+using json::plain_text;
 
 }  // namespace vtpm::log

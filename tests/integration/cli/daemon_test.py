@@ -139,7 +139,7 @@ class Daemon(unittest.TestCase):
                 seen = []
                 vtpm_host.wait_for(lambda: self.create() and seen.extend(events.stdout.readlines()) or seen,
                                    "an event")
-                self.assertIsInstance(json.loads(seen[0]), dict)
+                self.assertEqual(json.loads(seen[0])["event"], "instance.create")
             finally:
                 events.kill()
 

@@ -42,18 +42,20 @@ def reason_to_skip():
     return None
 
 
-def mounts():
-    """The host's mount points; ids change, so only place, type and source count."""
+def mounts(directory):
+    """The mount points in this mount namespace that are ours: FUSE of vtpm, and what lies in the directory."""
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
         rows = [line.split() for line in file]
-    return sorted((row[4], row[row.index("-") + 1], row[row.index("-") + 2]) for row in rows)
+    found = [(row[4], row[row.index("-") + 1], row[row.index("-") + 2]) for row in rows]
+    return sorted((place, kind, source) for place, kind, source in found
+                  if (kind, source) == ("fuse", "vtpm") or (place + "/").startswith(directory + "/"))
 
 
 class Containers(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.mounts_before = mounts()
         cls.host = vtpm_host.Host()
+        cls.mounts_before = mounts(cls.host.directory)
         cls.rootfs = os.path.join(cls.host.directory, "rootfs")
         cls.addClassCleanup(cls.host.close)
         subprocess.run([os.path.join(SOURCE, "tests/support/make_rootfs.sh"), cls.rootfs], check=True)
@@ -66,7 +68,7 @@ class Containers(unittest.TestCase):
 
     def tearDown(self):
         self.delete_containers()
-        self.assertEqual(mounts(), self.mounts_before, "mounts leak on the host")
+        self.assertEqual(mounts(self.host.directory), self.mounts_before, "mounts leak on the host")
 
     def delete_containers(self):
         while self.started:
@@ -98,9 +100,9 @@ class Containers(unittest.TestCase):
         return self.runtime("run", "--bundle", self.bundle(suffix, "sh", "-c", script, options=options), name)
 
     def start_container(self, suffix, *options):
-        """A container that sleeps; its output goes to a file, so that nobody waits for a pipe."""
+        """A container that sleeps, not for ever: nothing ends it if this script is killed. Its output goes to a file, so that nobody waits for a pipe."""
         name = self.name(suffix)
-        bundle = self.bundle(suffix, "sleep", "1000", options=options)
+        bundle = self.bundle(suffix, "sleep", "300", options=options)
         with open(os.path.join(self.host.directory, suffix + ".out"), "w+b") as output:
             started = self.runtime("run", "--detach", "--bundle", bundle, name, stdout=output, stderr=output)
             output.seek(0)

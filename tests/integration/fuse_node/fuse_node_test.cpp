@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -123,7 +124,10 @@ template <class Body>
 int in_child(Body body) {
   const pid_t pid = ::fork();
   REQUIRE(pid >= 0);
-  if (pid == 0) ::_exit(body());
+  if (pid == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    ::_exit(body());
+  }
   int status = 0;
   REQUIRE(::waitpid(pid, &status, 0) == pid);
   return status;

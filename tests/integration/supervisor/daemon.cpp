@@ -8,6 +8,7 @@
 #include <grp.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -50,6 +51,11 @@ void become(uid_t uid) {
     die("setuid");
 }
 
+// Not before become(): a process that changes its user forgets the signal.
+void end_with_parent() {
+  if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) die("PR_SET_PDEATHSIG");
+}
+
 [[noreturn]] void execute(const Place& place, std::vector<std::string> arguments) {
   const std::string log = place.directory / "log";
   const int out = ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0666);
@@ -57,6 +63,7 @@ void become(uid_t uid) {
   ::setenv("NOTIFY_SOCKET", (place.directory / "notify").c_str(), 1);
   ::unsetenv("JOURNAL_STREAM");
   become(daemon_uid());
+  end_with_parent();
   std::vector<char*> argv;
   for (auto& argument : arguments)
     argv.push_back(argument.data());
@@ -150,6 +157,7 @@ int as_user(uid_t uid, const std::function<int()>& work) {
   if (pid < 0) die("fork");
   if (pid == 0) {
     become(uid);
+    end_with_parent();
     ::_exit(work());
   }
   int status = -1;

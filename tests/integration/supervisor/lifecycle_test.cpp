@@ -4,9 +4,12 @@
 
 #include <vtpm/evidence/verifier.h>
 #include <vtpm/os/encoding.h>
+#include <vtpm/os/text.h>
 
 #include <signal.h>
 
+#include <latch>
+#include <mutex>
 #include <thread>
 
 using namespace vtpm;
@@ -38,6 +41,45 @@ std::string attest(const Daemon& daemon, const std::string& id, const std::strin
   REQUIRE(document);
   return *document;
 }
+
+// Collects what /v1/events tells; kills the daemon at its end, which ends the stream.
+class Listener {
+ public:
+  explicit Listener(Daemon& daemon)
+      : daemon_(daemon), thread_([this, client = daemon.client()] {
+          const auto keep = [this](std::string_view event) {
+            auto value = json::parse(event, 4096);
+            const std::lock_guard lock(mutex_);
+            if (value) seen_.push_back(std::move(*value));
+            return value.has_value();
+          };
+          static_cast<void>(client.stream("/v1/events", keep).has_value());  // it breaks off
+        }) {}
+  Listener(const Listener&) = delete;
+  Listener& operator=(const Listener&) = delete;
+  ~Listener() {
+    daemon_.stop(SIGKILL);
+    thread_.join();
+  }
+
+  std::size_t count() const {
+    const std::lock_guard lock(mutex_);
+    return seen_.size();
+  }
+  std::vector<json::Value> of(const std::string& id) const {
+    const std::lock_guard lock(mutex_);
+    std::vector<json::Value> found;
+    for (const auto& event : seen_)
+      if (event["id"] == id) found.push_back(event);
+    return found;
+  }
+
+ private:
+  Daemon& daemon_;
+  mutable std::mutex mutex_;
+  std::vector<json::Value> seen_;
+  std::thread thread_;
+};
 
 void check_verified(const evidence::Verdict& verdict) {
   for (const auto& reason : verdict.reasons())
@@ -94,17 +136,28 @@ TEST_CASE("vtpmd: many verifiers at once share few epochs, and each has a proof 
   const auto daemon = Daemon::start(place);
   REQUIRE(daemon->ready());
   const std::string id = create(*daemon);
+  const auto quotes = [&] { return call(*daemon, "GET", "/v1/anchor")["quotes"].get<std::size_t>(); };
+  attest(*daemon, id, kNonce, false);  // an epoch that covers the instance's entry
+  const std::size_t before = quotes();
+  for (int i = 0; i < 2; ++i)
+    attest(*daemon, id, kNonce, false);
+  CHECK(quotes() == before);
+
   std::vector<std::string> documents(24);
+  std::latch all_ready(static_cast<std::ptrdiff_t>(documents.size()));
   std::vector<std::thread> verifiers;
   for (std::size_t i = 0; i < documents.size(); ++i)
     verifiers.emplace_back([&, i] {
       const std::string nonce = to_hex(Bytes(16, static_cast<std::uint8_t>(i)));
+      all_ready.arrive_and_wait();
       const auto answer = daemon->client().call("POST", "/v1/instances/" + id + "/evidence",
                                                 R"({"nonce":")" + nonce + R"(","fresh":true})");
       if (answer) documents[i] = *answer;
     });
   for (auto& verifier : verifiers)
     verifier.join();
+  CHECK(quotes() > before);
+  CHECK(quotes() <= before + documents.size() / 2);
   for (std::size_t i = 0; i < documents.size(); ++i)
     check_verified(verify(documents[i], to_hex(Bytes(16, static_cast<std::uint8_t>(i))), true));
 }
@@ -177,21 +230,57 @@ TEST_CASE("vtpmd: events tell what happens") {
   const Place place;
   const auto daemon = Daemon::start(place);
   REQUIRE(daemon->ready());
-  std::vector<json::Value> seen;
-  std::thread listener([&] {
-    const auto ended = daemon->client().stream("/v1/events", [&](std::string_view event) {
-      seen.push_back(*json::parse(event, 4096));
-      return seen.size() < 2;
-    });
-  });
-  // The listener is counted once its subscription exists; events before that are not its own.
-  std::string id;
-  while (seen.empty()) {
-    id = create(*daemon);
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    if (seen.empty()) call(*daemon, "DELETE", "/v1/instances/" + id);
+  Listener listener(*daemon);
+  // Its subscription begins a moment after it: instances come and go until one is told of.
+  REQUIRE(eventually([&] {
+    call(*daemon, "DELETE", "/v1/instances/" + create(*daemon));
+    return listener.count() > 0;
+  }));
+  const std::string id = create(*daemon, R"({"name":"told"})");
+  const std::string path = "/v1/instances/" + id;
+  call(*daemon, "POST", path + "/measurements",
+       R"({"pcr":18,"digest":")" + std::string(64, 'b') + R"(","description":"a statement"})");
+  REQUIRE(::kill(call(*daemon, "GET", path)["pid"].get<pid_t>(), SIGKILL) == 0);
+  REQUIRE(eventually([&] { return listener.of(id).size() == 3; }));  // the failure is told when it is logged
+  call(*daemon, "DELETE", path);
+  CHECK(eventually([&] { return listener.of(id).size() == 4; }));
+  std::vector<std::string> kinds;
+  for (const auto& event : listener.of(id)) {
+    kinds.push_back(event["event"]);
+    CHECK(event["name"] == "told");
+    CHECK(event["time"].is_number_unsigned());
   }
-  call(*daemon, "DELETE", "/v1/instances/" + id);
-  listener.join();
-  CHECK(seen.size() == 2);
+  CHECK(kinds == std::vector<std::string>{"instance.create", "instance.measure", "instance.failed",
+                                          "instance.destroy"});
+}
+
+TEST_CASE("vtpmd: an event log is full with 1024 records") {
+  const Place place;
+  const auto daemon = Daemon::start(place);
+  REQUIRE(daemon->ready());
+  const std::string id = create(*daemon);
+  const std::string path = "/v1/instances/" + id;
+  const std::string body = R"({"pcr":18,"digest":")" + std::string(64, 'b') + R"(","description":"d"})";
+  for (std::size_t records = 1; records < log::kMaxEvents; ++records)
+    REQUIRE(daemon->client().call("POST", path + "/measurements", body));
+  const auto full = call(*daemon, "GET", path + "/eventlog");
+  CHECK(full.size() == log::kMaxEvents);
+  CHECK(status_of(*daemon, "POST", path + "/measurements", body) == 507);
+  CHECK(call(*daemon, "GET", path + "/eventlog") == full);
+  check_verified(verify(attest(*daemon, id, kNonce, false), kNonce, false));
+}
+
+TEST_CASE("vtpmd: what could not be attested later is not made") {
+  const Place place;
+  const auto daemon = Daemon::start(place);
+  REQUIRE(daemon->ready());
+  const auto with_container = [](const std::string& id) { return R"({"container":")" + id + "\"}"; };
+  const std::string id = create(*daemon, with_container(std::string(kMaxId, 'c')));
+  check_verified(verify(attest(*daemon, id, kNonce, false), kNonce, false));
+  const auto refused =
+      GENERATE_COPY(as<std::string>(), with_container(std::string(kMaxId + 1, 'c')), with_container(""),
+                    with_container(R"(a\u001b[2J)"), with_container(R"(a\u007f)"), R"({"image":"sha256:12"})",
+                    R"({"image":"latest"})");
+  INFO(refused);
+  CHECK(status_of(*daemon, "POST", "/v1/instances", refused) == 400);
 }

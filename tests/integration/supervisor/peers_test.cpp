@@ -85,3 +85,20 @@ TEST_CASE("peers: a user's instances are limited in number, an operator's are no
   for (int i = 0; i < 3; ++i)
     create(*daemon);
 }
+
+TEST_CASE("peers: statements in PCR 18 are an operator's, not the instance's owner's") {
+  if (::geteuid() != 0) VTPM_SKIP("needs root");
+  const Place place;
+  const auto daemon = open_to_all(place);
+  REQUIRE(as_user(kAlice, [&] {
+            return daemon->client().call("POST", "/v1/instances", R"({"name":"mine"})") ? 0 : 1;
+          }) == 0);
+  const std::string path = "/v1/instances/mine";
+  const std::string body =
+      R"({"pcr":18,"digest":")" + std::string(64, 'b') + R"(","description":"approved"})";
+  CHECK(status_as(kAlice, *daemon, "GET", path) == 200);
+  CHECK(status_as(kAlice, *daemon, "POST", path + "/measurements", body) == 403);
+  CHECK(status_as(kBob, *daemon, "POST", path + "/measurements", body) == 403);
+  CHECK(call(*daemon, "GET", path + "/eventlog").size() == 1);
+  CHECK(call(*daemon, "POST", path + "/measurements", body).size() == 2);
+}

@@ -8,9 +8,9 @@
 
 #include <signal.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <filesystem>
 
 using namespace vtpm;
 using namespace vtpm::test;
@@ -74,6 +74,13 @@ TEST_CASE("vtpmd: SIGTERM destroys the instances in order, and the log says so")
   CHECK(std::get<log::InstanceDestroy>(*destroyed).reason == "supervisor-stopped");
   CHECK(std::holds_alternative<log::HostStop>(*log::parse_entry(as_bytes(log[3]))));
   check_consistent(*daemon, before);
+
+  create(*daemon);
+  const std::string last = log_entries(*daemon).back();
+  const auto created = log::parse_entry(as_bytes(last));
+  REQUIRE(created);
+  CHECK(std::get<log::InstanceCreate>(*created).host_start == 4);
+  CHECK(std::get<log::InstanceCreate>(*created).owner == ::geteuid());
 }
 
 TEST_CASE(
@@ -144,15 +151,6 @@ TEST_CASE("vtpmd: a damaged database is refused by name and kept") {
   CHECK_FALSE(exited_with(daemon->stop(0), 0));
   CHECK(place.log().find(file) != std::string::npos);
   CHECK(*read_file(file, 1 << 24) == content);
-}
-
-TEST_CASE("vtpmd: without a TPM and without --anchor it names --anchor embedded") {
-  if (std::filesystem::exists("/dev/tpmrm0")) return;
-  const Place place;
-  const auto daemon = Daemon::start(place, "");
-  CHECK_FALSE(daemon->ready());
-  CHECK(exited_with(daemon->stop(0), 4));
-  CHECK(place.log().find("--anchor embedded") != std::string::npos);
 }
 
 TEST_CASE("vtpmd: an anchor or an engine that is not there is a clear refusal") {

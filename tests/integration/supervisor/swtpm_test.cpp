@@ -41,7 +41,7 @@ TEST_CASE("vtpmd with a TPM: evidence verifies to it, its end is reported, and i
   REQUIRE(daemon->ready());
   const auto anchor = call(*daemon, "GET", "/v1/anchor");
   CHECK(anchor["kind"] == "tpm");
-  CHECK(anchor["description"].get<std::string>().starts_with("hardware: "));
+  CHECK(anchor["description"].get<std::string>().starts_with("TPM: "));
 
   const std::string id = create(*daemon), target = "/v1/instances/" + id + "/evidence";
   const std::string body = R"({"nonce":")" + kNonce + R"(","fresh":true})";

@@ -36,6 +36,7 @@ int jailed(Role role, const std::function<void()>& call) {
   const pid_t pid = ::fork();
   REQUIRE(pid >= 0);
   if (pid == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (!enter_zygote_jail(*zygote)) ::_exit(kJailFailed);
     if (role == Role::Engine && !enter_engine_jail(*engine, null.get())) ::_exit(kJailFailed);
     call();
@@ -142,7 +143,7 @@ TEST_CASE("jail: an engine has no descriptors but the log, /dev/null and its soc
         }) == 0);
 }
 
-TEST_CASE("jail: a real engine is not dumpable, has no new privileges and two filters") {
+TEST_CASE("jail: a real engine has no new privileges, two filters and tight limits") {
   const auto zygote = test::start_zygote();
   const auto engine = zygote->spawn();
   REQUIRE(engine);

@@ -2,6 +2,7 @@
 #include "tests/support/catch_result.h"
 
 #include <vtpm/control/attach.h>
+#include <vtpm/os/text.h>
 
 #include <catch2/catch.hpp>
 #include <fcntl.h>
@@ -121,6 +122,10 @@ TEST_CASE("attach messages: malformed documents are refused by name") {
       {R"({"type":"launch","container":"c","durable":false,"nodes":["cooked"]})", "cooked", 3},
       {R"({"type":"launch","container":"c","durable":"no","nodes":["raw"]})", "durable", 3},
       {R"({"type":"launch","container":"c","nodes":["raw"]})", "durable", 3},
+      {R"({"type":"launch","container":"c\u001b","durable":false,"nodes":["raw"]})", "container", 3},
+      {R"({"type":"launch","container":"c","durable":false,"image":"sha256:12","nodes":["raw"]})", "image",
+       3},
+      {R"({"type":"launch","container":"c","durable":false,"image":"latest","nodes":["raw"]})", "image", 3},
       {R"({"type":"launch","container":"c","durable":false,"name":null,"nodes":["raw"]})", "name", 3},
       {R"({"type":"attach","instance":"i","node":"raw"})", "path", 1},
       {R"({"type":"attach","instance":"i","node":"RAW","path":"/x"})", "RAW", 1},
@@ -136,8 +141,8 @@ TEST_CASE("attach messages: texts have limits") {
   const auto release = [](std::size_t size) {
     return parse(R"({"type":"release","container":")" + std::string(size, 'c') + R"("})", 0);
   };
-  CHECK(release(1024));
-  CHECK_FALSE(release(1025));
+  CHECK(release(kMaxId));
+  CHECK_FALSE(release(kMaxId + 1));
   CHECK_FALSE(release(kMaxAttachMessage));
 }
 

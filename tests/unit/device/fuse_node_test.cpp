@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -34,6 +35,7 @@ template <class Body>
 bool in_mount_namespace(Body body) {
   const pid_t child = ::fork();
   if (child == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     const bool ready = ::unshare(CLONE_NEWNS) == 0 &&
                        ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
                        ::mount("none", "/tmp", "tmpfs", 0, nullptr) == 0;
@@ -118,6 +120,7 @@ TEST_CASE("fuse node: placed in another process' mount namespace, under all its 
   REQUIRE(::pipe2(end, O_CLOEXEC) == 0);
   const pid_t container = ::fork();
   if (container == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     ::close(end[1]);
     const bool made =
         ::unshare(CLONE_NEWNS) == 0 && ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&

@@ -2,6 +2,7 @@
 #include "tests/support/catch_result.h"
 
 #include <vtpm/device/oci_state.h>
+#include <vtpm/os/text.h>
 
 #include <catch2/catch.hpp>
 
@@ -82,7 +83,7 @@ TEST_CASE("OCI state: malformed documents are refused by name") {
       {R"({"id":"c","bundle":"/b","root":"rootfs"})", "root"},
       {R"({"id":"c","bundle":"/b","root":7})", "root"},
       {R"({"id":"c","id":"d","bundle":"/b"})", "id"},
-      {R"({"id":")" + std::string(1025, 'c') + R"(","bundle":"/b"})", "id"},
+      {R"({"id":")" + std::string(kMaxId + 1, 'c') + R"(","bundle":"/b"})", "id"},
       {with_annotations("[]"), "annotations"},
       {with_annotations(R"({"dev.vtpm.enable":true})"), "dev.vtpm.enable"},
       {with_annotations(R"({"dev.vtpm.enable":"yes"})"), "dev.vtpm.enable"},

@@ -33,11 +33,13 @@ TEST_CASE("policy: the shortest policy demands an AK, hardware and an age of at 
   CHECK_FALSE(policy->allow_embedded_anchor);
   CHECK_FALSE(policy->require_fresh);
   CHECK(policy->max_age_seconds == 300);
+  CHECK(policy->owners.empty());
   CHECK(policy->pcrs.empty());
 }
 
 TEST_CASE("policy: what is written is read as the same") {
-  const Policy policy = strict_policy(make_plan());
+  Policy policy = strict_policy(make_plan());
+  policy.owners = {0, 12345};
   const std::string json = to_json(policy);
   const auto again = parse_policy(json);
   REQUIRE(again);
@@ -45,6 +47,7 @@ TEST_CASE("policy: what is written is read as the same") {
   CHECK(again->anchor_pcrs == policy.anchor_pcrs);
   CHECK(again->pcrs == policy.pcrs);
   CHECK(again->images == policy.images);
+  CHECK(again->owners == policy.owners);
   CHECK(again->require_fresh);
 }
 
@@ -60,6 +63,10 @@ TEST_CASE("policy: errors name the member") {
   CHECK(refusal(policy_with(R"(,"image":["x"])")) == "image: unknown member");
   CHECK(refusal(policy_with(R"(,"images":["latest"])")).starts_with("images[0]: "));
   CHECK(refusal(policy_with(R"(,"images":[])")) == "images: must name at least one");
+  CHECK(refusal(policy_with(R"(,"owners":[])")) == "owners: must name at least one");
+  CHECK(refusal(policy_with(R"(,"owners":[0,0])")) == "owners[1]: is there twice");
+  CHECK(refusal(policy_with(R"(,"owners":["0"])")).starts_with("owners[0]: "));
+  CHECK(refusal(policy_with(R"(,"owners":[4294967296])")).starts_with("owners[0]: "));
   CHECK(refusal(policy_with(R"(,"pcrs":{"24":[]})")).starts_with("pcrs: "));
   CHECK(refusal(policy_with(R"(,"pcrs":{"1":[]})")) == "pcrs.1: must name at least one");
   CHECK(refusal(policy_with(R"(,"pcrs":{"1":")" + digest + "\"}")) == "pcrs.1: must be an array");
@@ -86,6 +93,7 @@ TEST_CASE("policy: a policy made from evidence accepts that machine and no other
   CHECK_FALSE(policy->allow_embedded_anchor);
   CHECK(policy->vtpmd == std::set<tpm::Sha256>{plan.start.vtpmd});
   CHECK(policy->engine == std::set<tpm::Sha256>{plan.start.engine});
+  CHECK(policy->owners.empty());
   const auto reread = parse_policy(to_json(*policy));
   REQUIRE(reread);
   CHECK(verify(to_json(evidence), *reread, expectation(plan)).verified());

@@ -4,6 +4,7 @@
 
 #include <vtpm/evidence/verifier.h>
 
+#include <algorithm>
 #include <functional>
 
 using namespace vtpm;
@@ -61,12 +62,12 @@ TEST_CASE("verifier: evidence that satisfies a strict policy is verified, link b
   const Verdict verdict = verdict_on(build(plan), plan);
   CHECK(verdict.reasons() == Names{});
   REQUIRE(verdict.verified());
-  const Names links = {"evidence.format",  "evidence.nonce", "anchor.kind",    "anchor.key",
-                       "anchor.signature", "anchor.epoch",   "anchor.pcrs",    "policy.anchor-pcrs",
-                       "log.host-start",   "policy.vtpmd",   "policy.engine",  "log.instance-create",
-                       "vtpm.key",         "vtpm.signature", "vtpm.binding",   "vtpm.pcrs",
-                       "vtpm.event-log",   "vtpm.launch",    "policy.images",  "policy.configs",
-                       "policy.pcrs",      "freshness.age",  "freshness.nonce"};
+  const Names links = {"evidence.format",  "evidence.nonce", "anchor.kind",   "anchor.key",
+                       "anchor.signature", "anchor.epoch",   "anchor.pcrs",   "policy.anchor-pcrs",
+                       "log.host-start",   "policy.vtpmd",   "policy.engine", "log.instance-create",
+                       "vtpm.key",         "vtpm.signature", "vtpm.binding",  "vtpm.pcrs",
+                       "vtpm.event-log",   "vtpm.launch",    "policy.images", "policy.configs",
+                       "policy.owners",    "policy.pcrs",    "freshness.age", "freshness.nonce"};
   Names names;
   for (const auto& check : verdict.checks)
     names.push_back(check.name);
@@ -74,12 +75,13 @@ TEST_CASE("verifier: evidence that satisfies a strict policy is verified, link b
   CHECK(verdict.anchor == AnchorKind::Tpm);
   REQUIRE(verdict.launch);
   CHECK(verdict.launch->instance == "inst-1");
+  CHECK(verdict.launch->owner == 0);
   CHECK(verdict.launch->image == kImage);
 }
 
 TEST_CASE("verifier: an instance without container, image and statements is verified by an open policy") {
   EvidencePlan plan = make_plan();
-  set_launch(plan, {"bare", {}, {}, {}});
+  set_launch(plan, {"bare", 12345, {}, {}, {}});
   const std::string document = plan.events.events().front().content;
   plan.events = log::EventLog();
   plan.events.append(17, plan.create.launch, log::kLaunchContent, document);
@@ -183,13 +185,13 @@ TEST_CASE("verifier: binaries, images, configurations and PCRs that the policy d
   CHECK(refused_plan([](auto& p) { p.vtpm_pcrs[10][0] ^= 1; }) == Names{"policy.pcrs"});
   const std::string other = "sha256:" + std::string(64, '3');
   CHECK(refused_plan([&](auto& p) {
-          set_launch(p, {"inst-1", "container-1", other, kConfig});
+          set_launch(p, {"inst-1", 0, "container-1", other, kConfig});
         }) == Names{"policy.images"});
   CHECK(refused_plan([&](auto& p) {
-          set_launch(p, {"inst-1", "container-1", kImage, other});
+          set_launch(p, {"inst-1", 0, "container-1", kImage, other});
         }) == Names{"policy.configs"});
   CHECK(refused_plan([](auto& p) {
-          set_launch(p, {"inst-1", "container-1", {}, {}});
+          set_launch(p, {"inst-1", 0, "container-1", {}, {}});
         }) == Names{"policy.images", "policy.configs"});
 }
 
@@ -233,13 +235,88 @@ TEST_CASE("verifier: PCR values that were not quoted are refused") {
 }
 
 TEST_CASE("verifier: entries outside the log, of the wrong kind or order are refused") {
-  CHECK(refused_evidence([](auto& e) { e.host_start.index = 2; }) == Names{"log.host-start"});
+  CHECK(refused_evidence([](auto& e) { e.host_start.index = 2; }) ==
+        Names{"log.host-start", "log.instance-create"});
   CHECK(refused_evidence([](auto& e) { e.instance_create.path[0][0] ^= 1; }) == Names{"log.instance-create"});
   CHECK(refused_evidence([](auto& e) { e.host_start = e.instance_create; }) ==
         Names{"anchor.kind", "log.host-start", "policy.vtpmd", "policy.engine", "log.instance-create"});
   CHECK(refused_evidence([](auto& e) { e.instance_create = e.host_start; }) ==
-        Names{"log.instance-create", "vtpm.key", "vtpm.launch", "policy.images", "policy.configs"});
-  CHECK(refused_plan([](auto& p) { p.create_before_start = true; }) == Names{"log.instance-create"});
+        Names{"log.instance-create", "vtpm.key", "vtpm.launch", "policy.images", "policy.configs",
+              "policy.owners"});
+  CHECK(refused_plan([](auto& p) {
+          p.create_before_start = true;
+          p.create.host_start = 3;
+        }) == Names{"log.instance-create"});
+}
+
+TEST_CASE("verifier: a start of the host other than the one under which the instance was made is refused") {
+  EvidencePlan plan = make_plan();
+  const Policy policy = strict_policy(plan);
+  const auto good = plan.start;
+  plan.start.vtpmd[0] ^= 1;  // since then another vtpmd runs, anchored by the same AK
+  CHECK(failed_checks(verify(to_json(build(plan)), policy, expectation(plan))) == Names{"policy.vtpmd"});
+  plan.earlier_start = good;
+  const Verdict verdict = verify(to_json(build(plan)), policy, expectation(plan));
+  CHECK(verdict.reasons() ==
+        Names{"log.instance-create: the instance was made under another start of the host: that of entry 1, "
+              "and entry 0 is shown"});
+}
+
+TEST_CASE("verifier: an unreadable input is a reason once, and checks that need it name its check") {
+  const EvidencePlan plan = make_plan();
+  Evidence evidence = build(plan);
+  evidence.host_start.entry = {'{'};
+  evidence.instance_create.entry = {'{'};
+  evidence.anchor.quote = {0};
+  evidence.vtpm.quote = {0};
+  std::size_t not_checked = 0;
+  const Verdict verdict = verdict_on(evidence, plan);
+  const Names failed = failed_checks(verdict);
+  for (const Check& check : verdict.checks) {
+    if (!check.detail.starts_with("not checked: ")) continue;
+    ++not_checked;
+    INFO(check.name << ": " << check.detail);
+    const auto named = check.detail.substr(13, check.detail.size() - 13 - std::string_view(" failed").size());
+    CHECK(std::ranges::count(failed, named) == 1);
+    CHECK(named != check.name);
+  }
+  CHECK(not_checked == 10);
+  const auto reasons = verdict.reasons();
+  CHECK(std::ranges::count(reasons, "log.host-start: not valid JSON") == 1);
+  CHECK(std::ranges::count(reasons, "log.instance-create: not valid JSON") == 1);
+  CHECK(std::ranges::count(reasons, "policy.owners: not checked: log.instance-create failed") == 1);
+}
+
+TEST_CASE("verifier: who claimed the image and the configuration must be accepted") {
+  EvidencePlan plan = make_plan();
+  set_launch(plan, {"inst-1", 12345, "container-1", kImage, kConfig});
+  const std::string evidence = to_json(build(plan));
+  const auto failed = [&](const Policy& policy) {
+    return failed_checks(verify(evidence, policy, expectation(plan)));
+  };
+  Policy policy = strict_policy(plan);
+  CHECK(failed(policy) == Names{"policy.owners"});
+  policy.configs.clear();
+  CHECK(failed(policy) == Names{"policy.owners"});
+  std::swap(policy.images, policy.configs);
+  policy.configs = {kConfig};
+  CHECK(failed(policy) == Names{"policy.owners"});
+  policy.owners = {12345};
+  CHECK(failed(policy).empty());
+  policy.owners = {0, 12346};
+  CHECK(failed(policy) == Names{"policy.owners"});
+  policy.configs.clear();
+  CHECK(failed(policy) == Names{"policy.owners"});
+  policy.owners.clear();
+  CHECK(failed(policy).empty());  // nothing that an owner claims is demanded
+}
+
+TEST_CASE("verifier: the launch's check names the owner") {
+  const EvidencePlan plan = make_plan();
+  const Verdict verdict = verdict_on(build(plan), plan);
+  const auto launch = std::ranges::find(verdict.checks, "vtpm.launch", &Check::name);
+  REQUIRE(launch != verdict.checks.end());
+  CHECK(launch->detail == "instance inst-1, container container-1, owner uid 0");
 }
 
 TEST_CASE("verifier: an instance's quote that another key made is refused") {
@@ -285,11 +362,16 @@ TEST_CASE("verifier: launches that do not match the instance.create entry are re
   CHECK(refused_plan([](auto& p) { p.create.launch[0] ^= 1; }) == Names{"vtpm.launch"});
   CHECK(refused_plan([](auto& p) { p.create.instance = "inst-2"; }) == Names{"vtpm.launch"});
   CHECK(refused_plan([](auto& p) { p.create.container = "container-2"; }) == Names{"vtpm.launch"});
+  // Root's name in the log, another's in PCR 17.
+  CHECK(refused_plan([](auto& p) {
+          set_launch(p, {"inst-1", 12345, "container-1", kImage, kConfig});
+          p.create.owner = 0;
+        }) == Names{"vtpm.launch"});
   // A document that does not have its digest.
   CHECK(refused_plan([](auto& p) {
           const auto digest = p.events.events().front().digest;
           p.events = log::EventLog();
-          p.events.append(17, digest, log::kLaunchContent, log::launch_document({"other", {}, {}, {}}));
+          p.events.append(17, digest, log::kLaunchContent, log::launch_document({"other", 0, {}, {}, {}}));
           p.vtpm_pcrs[18] = {};
         }) == Names{"vtpm.launch"});
 }
@@ -337,7 +419,7 @@ TEST_CASE("verdict: its JSON has the verdict, the checks and the launch") {
   const std::string good = to_json(verdict_on(build(plan), plan));
   CHECK(good.find(R"("verdict":"verified")") != std::string::npos);
   CHECK(good.find(R"("anchor":"tpm")") != std::string::npos);
-  CHECK(good.find(R"("instance":"inst-1")") != std::string::npos);
+  CHECK(good.find(R"("instance":"inst-1","owner":0)") != std::string::npos);
   const std::string bad = to_json(verify("{", strict_policy(plan), expectation(plan)));
   CHECK(
       bad ==

@@ -18,9 +18,10 @@ const std::string kStart = R"({"ak_name":")" + kName + R"(","anchor":"tpm","engi
                            R"("},"time":1,"version":"0.1.0","vtpmd":")" + kDigest + R"("})";
 const std::string kStop = R"({"kind":"host.stop","time":2})";
 const std::string kCreate = R"({"ak_name":")" + kName + R"(","config":"sha256:)" + kDigest +
-                            R"(","container":"c1","ek_name":")" + kName + R"(","image":"sha256:)" + kDigest +
+                            R"(","container":"c1","ek_name":")" + kName +
+                            R"(","host_start":5,"image":"sha256:)" + kDigest +
                             R"(","instance":"i1","kind":"instance.create","launch":")" + kDigest +
-                            R"(","time":3})";
+                            R"(","owner":4294967295,"time":3})";
 const std::string kDestroy =
     R"({"instance":"i1","kind":"instance.destroy","reason":"requested","time":18446744073709551615})";
 
@@ -43,7 +44,7 @@ TEST_CASE("entry: each kind has the one spelling that FORMATS.md gives") {
   const Bytes name = *from_hex(kName);
   CHECK(serialize(HostStart{1, AnchorKind::Tpm, name, {{0, kSha}}, kSha, kSha, "0.1.0"}) == kStart);
   CHECK(serialize(HostStop{2}) == kStop);
-  CHECK(serialize(InstanceCreate{3, "i1", "c1", "sha256:" + kDigest, "sha256:" + kDigest, name, name,
+  CHECK(serialize(InstanceCreate{3, "i1", ~0U, 5, "c1", "sha256:" + kDigest, "sha256:" + kDigest, name, name,
                                  kSha}) == kCreate);
   CHECK(serialize(InstanceDestroy{~0ULL, "i1", "requested"}) == kDestroy);
 }
@@ -56,7 +57,7 @@ TEST_CASE("entry: what is read is written as the same bytes") {
 }
 
 TEST_CASE("entry: an instance without container, image and configuration has no such members") {
-  const InstanceCreate create{3, "i1", {}, {}, {}, *from_hex(kName), *from_hex(kName), kSha};
+  const InstanceCreate create{3, "i1", 0, 5, {}, {}, {}, *from_hex(kName), *from_hex(kName), kSha};
   const std::string bytes = serialize(create);
   CHECK(bytes.find("null") == std::string::npos);
   const auto entry = parse_entry(as_bytes(bytes));
@@ -88,6 +89,11 @@ TEST_CASE("entry: malformed entries are refused with the member's name") {
   CHECK(refusal(replaced(kCreate, R"("instance":"i1")", R"("instance":"")")).starts_with("instance: "));
   CHECK(refusal(replaced(kCreate, R"("instance":"i1")", R"("instance":"i\n1")")).starts_with("instance: "));
   CHECK(refusal(replaced(kCreate, R"("container":"c1")", R"("container":null)")).starts_with("container: "));
+  CHECK(refusal(replaced(kCreate, R"(,"owner":4294967295)", "")) == "owner: missing");
+  CHECK(refusal(replaced(kCreate, "4294967295", "4294967296")).starts_with("owner: "));
+  CHECK(refusal(replaced(kCreate, "4294967295", "-1")).starts_with("owner: "));
+  CHECK(refusal(replaced(kCreate, R"("host_start":5,)", "")) == "host_start: missing");
+  CHECK(refusal(replaced(kCreate, R"("host_start":5)", R"("host_start":"5")")).starts_with("host_start: "));
   CHECK(refusal(replaced(kCreate, R"("image":"sha256:)", R"("image":"sha512:)")).starts_with("image: "));
   CHECK(refusal(replaced(kCreate, R"("container":"c1")", R"("container":")" + std::string(257, 'c') + "\""))
             .starts_with("container: "));

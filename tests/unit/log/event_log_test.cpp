@@ -81,26 +81,42 @@ TEST_CASE("event log: two digests in a record, and what is no array, are refused
   CHECK_FALSE(EventLog::from_json(""));
 }
 
+TEST_CASE("event log: 1024 records of the longest descriptions are read, one more is not") {
+  EventLog log;
+  while (log.events().size() < kMaxEvents)
+    log.append(18, kSha, kStatementContent, std::string(1024, '"'));
+  CHECK(EventLog::from_json(log.to_json()));
+  log.append(18, kSha, kStatementContent, "");
+  CHECK(EventLog::from_json(log.to_json()).error().kind() == ErrorCode::Malformed);
+}
+
 TEST_CASE("launch: the document has one spelling and is read as the same") {
-  const Launch launch{"i1", "c1", "sha256:" + kDigest, std::nullopt};
+  const Launch launch{"i1", 1000, "c1", "sha256:" + kDigest, std::nullopt};
   const std::string document = launch_document(launch);
-  CHECK(document ==
-        R"({"container":"c1","format":"vtpm-launch/1","image":"sha256:)" + kDigest + R"(","instance":"i1"})");
+  CHECK(document == R"({"container":"c1","format":"vtpm-launch/1","image":"sha256:)" + kDigest +
+                        R"(","instance":"i1","owner":1000})");
   const auto again = parse_launch(document);
   REQUIRE(again);
   CHECK(again->instance == "i1");
+  CHECK(again->owner == 1000);
   CHECK(again->container == "c1");
   CHECK(again->image == launch.image);
   CHECK_FALSE(again->config);
 }
 
 TEST_CASE("launch: malformed documents are refused") {
+  REQUIRE(parse_launch(R"({"format":"vtpm-launch/1","instance":"i1","owner":0})"));
   const std::string document = GENERATE(
-      "", "{}", R"({"format":"vtpm-launch/1"})", R"({"format":"vtpm-launch/2","instance":"i1"})",
-      R"({"instance":"i1"})", R"({"format":"vtpm-launch/1","instance":"i1","more":1})",
-      R"({"format":"vtpm-launch/1", "instance":"i1"})", R"({"instance":"i1","format":"vtpm-launch/1"})",
-      R"({"format":"vtpm-launch/1","image":"latest","instance":"i1"})",
-      R"({"format":"vtpm-launch/1","instance":""})", R"({"format":"vtpm-launch/1","instance":1})");
+      "", "{}", R"({"format":"vtpm-launch/1","owner":0})",
+      R"({"format":"vtpm-launch/2","instance":"i1","owner":0})", R"({"instance":"i1","owner":0})",
+      R"({"format":"vtpm-launch/1","instance":"i1","more":1,"owner":0})",
+      R"({"format":"vtpm-launch/1", "instance":"i1","owner":0})",
+      R"({"instance":"i1","format":"vtpm-launch/1","owner":0})",
+      R"({"format":"vtpm-launch/1","image":"latest","instance":"i1","owner":0})",
+      R"({"format":"vtpm-launch/1","instance":"","owner":0})",
+      R"({"format":"vtpm-launch/1","instance":1,"owner":0})", R"({"format":"vtpm-launch/1","instance":"i1"})",
+      R"({"format":"vtpm-launch/1","instance":"i1","owner":"0"})",
+      R"({"format":"vtpm-launch/1","instance":"i1","owner":4294967296})");
   INFO(document);
   CHECK_FALSE(parse_launch(document));
 }

@@ -56,9 +56,15 @@ TEST_CASE("routes: a wrong method is told the right ones") {
   CHECK(match("get", "/healthz").route == nullptr);
 }
 
-TEST_CASE("routes: what acts on an instance needs its owner, the log's entries an operator") {
-  for (const Route& route : routes())
-    CHECK((route.pattern.find("{id}") != std::string_view::npos) == (route.permission == Permission::Owner));
+TEST_CASE(
+    "routes: what acts on an instance needs its owner; the log's entries and statements need an operator") {
+  const Route* statements = match("POST", "/v1/instances/a/measurements").route;
+  for (const Route& route : routes()) {
+    const bool names_one = route.pattern.find("{id}") != std::string_view::npos;
+    INFO(route.pattern);
+    CHECK(names_one == (route.permission == Permission::Owner || &route == statements));
+  }
+  CHECK(statements->permission == Permission::Operator);
   CHECK(match("GET", "/v1/log/entries").route->permission == Permission::Operator);
 }
 

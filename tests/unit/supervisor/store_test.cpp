@@ -24,7 +24,8 @@ struct Directory {
 };
 
 log::InstanceCreate create(const std::string& id) {
-  return {1, id, std::nullopt, std::nullopt, std::nullopt, Bytes(34, 1), Bytes(34, 2), log::Sha256{}};
+  return {
+      1, id, 1000, 0, std::nullopt, std::nullopt, std::nullopt, Bytes(34, 1), Bytes(34, 2), log::Sha256{}};
 }
 
 InstanceRow row(const std::string& id) {

@@ -12,7 +12,7 @@ namespace vtpm::evidence {
 inline constexpr std::string_view kPolicyFormat = "vtpm-policy/1";
 
 // Members that are absent in the document demand nothing, but for: anchor_aks (must name at least one),
-// allow_embedded_anchor (false) and max_age.
+// allow_embedded_anchor (false), owners and max_age.
 struct Policy {
   std::set<Bytes> anchor_aks;  // accepted Names of the anchor's AK
   bool allow_embedded_anchor = false;
@@ -21,9 +21,12 @@ struct Policy {
   std::set<Sha256> engine;                           // likewise
   std::set<std::string> images;                      // accepted image digests "sha256:..."; empty: any
   std::set<std::string> configs;                     // accepted OCI config digests; empty: any
-  std::map<unsigned, std::set<Sha256>> pcrs;         // PCR of the instance: any of these values
-  std::uint64_t max_age_seconds = 300;               // of the epoch, by the epoch's time
-  bool require_fresh = false;                        // the nonce must be in the epoch's nonce tree
+  // Accepted uids of who had the instance made, and claimed its image and configuration. Empty: any; but if
+  // images or configs is not, root (0) alone, whose runtime's word these are.
+  std::set<std::uint32_t> owners;
+  std::map<unsigned, std::set<Sha256>> pcrs;  // PCR of the instance: any of these values
+  std::uint64_t max_age_seconds = 300;        // of the epoch, by the epoch's time
+  bool require_fresh = false;                 // the nonce must be in the epoch's nonce tree
 };
 
 std::string to_json(const Policy& policy);
@@ -31,8 +34,8 @@ std::string to_json(const Policy& policy);
 Result<Policy> parse_policy(std::string_view json);
 
 // A policy that pins the machine of the evidence: its AK, hardware PCRs 0-7, and its vtpmd and engine
-// binaries. An embedded anchor is allowed in it only if the evidence has one. Does not verify; the caller
-// says whether it did.
+// binaries. An embedded anchor is allowed in it only if the evidence has one. It names no owners, images or
+// configs. Does not verify; the caller says whether it did.
 Result<Policy> policy_from_evidence(const Evidence& evidence);
 
 }  // namespace vtpm::evidence

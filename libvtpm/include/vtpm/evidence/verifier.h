@@ -32,8 +32,8 @@ struct Expectation {
 };
 
 // Checks the whole chain. Never fails as a call: malformed evidence is a verdict with the failed check
-// "evidence.format". Checks that depend on a failed one are reported as failed too, or left out when their
-// input does not exist.
+// "evidence.format". A check whose input could not be read fails too: "not checked:" and the check that has
+// the reason.
 Verdict verify(std::string_view evidence_json, const Policy& policy, const Expectation& expected);
 
 // {"verdict":"verified"|"refused", "anchor":"tpm"|"software, not hardware", "checks":[...], "launch":{...}}

@@ -41,7 +41,9 @@ struct HostStop {
 // into PCR 17: SHA-256 of the launch document (see launch.h).
 struct InstanceCreate {
   std::uint64_t time;
-  std::string instance;  // its id
+  std::string instance;      // its id
+  std::uint32_t owner;       // uid of the peer that had it made and claimed what follows; 0: root
+  std::uint64_t host_start;  // index of the host.start entry under which it was made
   std::optional<std::string> container;
   std::optional<std::string> image;   // digest as the engine gave it, "sha256:..."
   std::optional<std::string> config;  // digest of the OCI config.json, "sha256:..."

@@ -20,6 +20,9 @@ using tpm::Sha256;
 inline constexpr std::string_view kLaunchContent = "vtpm.launch";  // content: the launch document, a text
 inline constexpr std::string_view kStatementContent = "vtpm.statement";  // content: a description, a text
 
+// The records of one instance, at most.
+inline constexpr std::size_t kMaxEvents = 1024;
+
 // One record: {"recnum", "pcr", "digests":[{"hashAlg":"sha256","digest"}], "content_type", "content"}.
 struct Event {
   std::uint64_t recnum;
@@ -40,7 +43,7 @@ class EventLog {
 
   // A JSON array.
   std::string to_json() const;
-  // Strict; recnum must count from 0. Malformed otherwise.
+  // Strict; recnum must count from 0, to kMaxEvents - 1 at most. Malformed otherwise.
   static Result<EventLog> from_json(std::string_view json);
 
  private:
@@ -51,6 +54,7 @@ class EventLog {
 // command.
 struct Launch {
   std::string instance;
+  std::uint32_t owner;  // uid of the peer that claims the rest, as the host's user namespace numbers it
   std::optional<std::string> container;
   std::optional<std::string> image;   // "sha256:" + 64 hex digits
   std::optional<std::string> config;  // likewise
