@@ -62,8 +62,8 @@ run_fuzz() {
 
 sources() { find libvtpm daemon cli container-hooks "$@" -name '*.cpp' | sort; }
 
-# clang 14, Debian 12's, cannot parse gcc 12's <coroutine>: what includes Asio is left to gcc's warnings. Found by
-# name, since a file gets Asio through headers of its own folder.
+# What includes Asio and Beast takes clang-tidy longer than all the rest together: it is left to gcc's warnings. Found
+# by name, since a file gets Asio through headers of its own folder.
 tidy_sources() {
   sources | grep -v -e '^daemon/supervisor/' -e '^libvtpm/src/control/http_client\.cpp$'
 }

@@ -20,8 +20,8 @@ constexpr mode_t kOwnerOnly = 0600;
 Error corrupt(const std::string& path, std::string_view finding) {
   return Error(ErrorCode::Corrupt,
                path + ": " + std::string(finding) +
-                   "; the file was kept. Restore it from a backup; or, to begin anew with "
-                   "another software TPM, move it and anchor.json away");
+                   "; the file was kept. Restore it from a backup; or, to begin a new host identity, "
+                   "move the whole state directory away");
 }
 
 Result<Bytes> unwrap(const std::string& path, const Bytes& file) {
@@ -74,14 +74,20 @@ Result<std::unique_ptr<tss::Esys>> EmbeddedConnection::start_tpm(BytesView perma
   return esys;
 }
 
+// Whether an engine that was given the state refused it: one that crashed, hangs or has no time says
+// nothing about the state.
+bool refuses_state(const Error& error) {
+  return error.kind() != ErrorCode::Unreachable && error.kind() != ErrorCode::Timeout &&
+         error.kind() != ErrorCode::Busy;
+}
+
 Result<std::unique_ptr<tss::Esys>> EmbeddedConnection::connect() {
   engine_.reset();  // an engine without a link ends
   VTPM_TRY(const Bytes permanent, load());
   VTPM_TRY(engine_, zygote_.spawn());
   auto esys = start_tpm(permanent);
   if (!esys) {
-    const bool state_refused = !permanent.empty() && esys.error().kind() != ErrorCode::Timeout &&
-                               esys.error().kind() != ErrorCode::Busy;
+    const bool state_refused = !permanent.empty() && refuses_state(esys.error());
     engine_.reset();
     if (state_refused) return corrupt(path_, "refused by the TPM (" + esys.error().context + ")");
     return esys;

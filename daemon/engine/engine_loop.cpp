@@ -25,6 +25,8 @@ namespace {
 
 // Nodes of one engine; a container has two, `vtpmctl attach` adds to them.
 constexpr std::size_t kMaxNodes = 16;
+// Requests worked off to find out whether a node's file is closed: its tenant may send more for ever.
+constexpr int kMaxSettled = 64;
 
 // A node with its end of the FUSE mount.
 class Attachment final : public FuseChannel {
@@ -170,10 +172,11 @@ bool Engine::serve_control() {
 }
 
 void Engine::settle(Node& node) {
-  for (const auto& attachment : nodes_)
-    if (attachment->is(node))
-      while (attachment->handle_one()) {
-      }
+  const auto attachment =
+      std::find_if(nodes_.begin(), nodes_.end(), [&](const auto& one) { return one->is(node); });
+  if (attachment == nodes_.end()) return;
+  for (int i = 0; i < kMaxSettled && (*attachment)->handle_one(); ++i) {
+  }
 }
 
 void Engine::power_off() {

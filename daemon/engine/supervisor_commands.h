@@ -16,7 +16,8 @@ class SupervisorCommands {
   // and flushed, the command repeated, and the object loaded again at its old handle (libtpms takes the first
   // free slot, which is the one just freed). If the command left an object of its own there, the tenant's is
   // loaded after a later command of the supervisor, so flush before the tenant's turn.
-  // A context that returns elsewhere would be another's handle to the tenant: fatal, aborts.
+  // A context that returns elsewhere, because the tenant's slots have changed, would be another's handle to
+  // the tenant: it is flushed again, and loaded after a later command.
   Result<Bytes> run(tpm::Locality locality, BytesView command);
 
  private:

@@ -3,13 +3,21 @@
 
 #include "daemon/ipc/frame.h"
 
+#include <algorithm>
+
 namespace vtpm::ipc {
+
+void EngineLink::set_deadline(Deadline total) {
+  const std::lock_guard lock(mutex_);
+  total_ = total;
+}
 
 Result<Bytes> EngineLink::exchange(Verb verb, BytesView payload, std::span<const int> fds) {
   const std::lock_guard lock(mutex_);
   if (!socket_) return Error(ErrorCode::Unreachable, "the engine was given up after an error");
   const FrameHead request{verb, false, false, ++next_id_, 0};
-  const Deadline deadline = after(kEngineDeadline);
+  Deadline deadline = after(kEngineDeadline);
+  if (total_) deadline = std::min(*deadline, *total_);
   auto reply = [&]() -> Result<Transfer> {
     VTPM_TRY_VOID(send_transfer(socket_.get(), request, payload, fds, deadline));
     VTPM_TRY(Transfer received, receive_transfer(socket_.get(), deadline));

@@ -31,6 +31,9 @@ class EngineLink {
 
   explicit EngineLink(UniqueFd socket) noexcept : socket_(std::move(socket)) {}
 
+  // All later calls together end by then, where their own deadline is not sooner. Empty: theirs alone.
+  void set_deadline(Deadline total);
+
   // Initialises the TPM: manufactures it, or continues from `permanent` state (libtpms' permanent blob).
   // Power-on only: the caller sends TPM2_Startup. May be called again after shutdown() (a power cycle keeps
   // permanent state).
@@ -53,6 +56,7 @@ class EngineLink {
   std::mutex mutex_;
   UniqueFd socket_;
   std::uint32_t next_id_ = 0;
+  Deadline total_;
 };
 
 struct SpawnedEngine {

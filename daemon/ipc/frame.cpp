@@ -108,6 +108,7 @@ Result<Transfer> receive_transfer(int socket, Deadline deadline) {
   std::optional<Transfer> transfer;
   for (;;) {
     VTPM_TRY(Message message, receive_message(socket, kFrameHeaderSize + kMaxPayload, deadline));
+    if (message.refused) return malformed("too long, or too many descriptors");
     VTPM_TRY(const Frame frame, decode(message.bytes));
     if (!transfer) {
       transfer = Transfer{frame.head, {}, std::move(message.fds)};

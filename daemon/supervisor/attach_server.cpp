@@ -5,6 +5,8 @@
 
 #include <vtpm/os/process.h>
 
+#include <sys/socket.h>
+
 namespace vtpm::supervisor {
 namespace {
 
@@ -14,6 +16,9 @@ constexpr auto kMessageDeadline = 5s;
 // Of the four threads that read peers' files, ordinary users get two: root's containers always find a free
 // one.
 constexpr std::size_t kMaxUserReads = 2;
+// Descriptors that wait for their close(2), of all users other than root and of one: 128 and 8 full messages.
+constexpr std::size_t kMaxDisposing = 128 * kMaxMessageFds;
+constexpr std::size_t kMaxDisposingOfUser = 8 * kMaxMessageFds;
 
 // The process must be the peer's own, unless the peer is root.
 Result<> check_process(const PeerCredentials& peer, int pidfd) {
@@ -28,6 +33,11 @@ Result<> check_process(const PeerCredentials& peer, int pidfd) {
 // A hook's node, as people see it. It is in the container: no path of the host.
 Node container_node(control::NodeKind kind) {
   return {kind, kind == control::NodeKind::Raw ? "container:/dev/tpm0" : "container:/dev/vtpm"};
+}
+
+asio::awaitable<void> close_all(std::vector<UniqueFd> fds) {
+  fds.clear();
+  co_return;
 }
 
 // Cancels what is pending on a descriptor when the time is over, unless it is destroyed first.
@@ -75,33 +85,63 @@ void AttachServer::close() {
 
 asio::awaitable<void> AttachServer::serve(UniqueFd socket, PeerCredentials peer) {
   Descriptor descriptor(co_await asio::this_coro::executor, socket.release());
-  const Open open(*this, descriptor);
-  while (!closed_) {
-    {
-      const Expiry expiry(descriptor, kMessageDeadline);
-      const auto [error] = co_await descriptor.async_wait(Descriptor::wait_read, kResume);
-      if (error) co_return;
+  {
+    const Open open(*this, descriptor);
+    while (!closed_ && co_await serve_one(descriptor, peer)) {
     }
-    auto message = receive_message(descriptor.native_handle(), control::kMaxAttachMessage, after(0ms));
-    if (!message && message.error().kind() == ErrorCode::Timeout) continue;  // woken for nothing
-    if (!message && message.error().kind() != ErrorCode::Malformed) co_return;
-    Result<std::string> outcome =
-        Error(ErrorCode::Malformed, "the message is too long or has too many descriptors");
-    if (message) {
-      outcome = co_await handle(peer, std::move(message->bytes), message->fds);
-      dispose(peer.uid, std::move(message->fds));
-    }
-    const std::string reply = control::serialize(control::AttachReply{std::move(outcome)});
-    // A reply that cannot be sent at once is to a peer that left or does not read.
-    if (!send_message(descriptor.native_handle(), as_bytes(reply), {}, after(0ms))) co_return;
   }
+  // The peer learns now that this is the end. With the socket go the messages still in it and their
+  // descriptors; until then it counts as a connection.
+  Fds last;
+  last.emplace_back(descriptor.release());
+  ::shutdown(last.front().get(), SHUT_RDWR);
+  co_await dispose(peer.uid, std::move(last));
 }
 
-// close(2) of a file on a peer's own FUSE waits for that file system: not on this thread.
-void AttachServer::dispose(uid_t uid, Fds fds) {
+asio::awaitable<bool> AttachServer::serve_one(Descriptor& descriptor, const PeerCredentials& peer) {
+  {
+    const Expiry expiry(descriptor, kMessageDeadline);
+    const auto [error] = co_await descriptor.async_wait(Descriptor::wait_read, kResume);
+    if (error) co_return false;
+  }
+  // A reply that cannot be sent at once is to a peer that left or does not read.
+  const auto reply = [&descriptor](Result<std::string> outcome) {
+    const std::string text = control::serialize(control::AttachReply{std::move(outcome)});
+    return send_message(descriptor.native_handle(), as_bytes(text), {}, after(0ms));
+  };
+  if (is_busy(peer.uid)) {
+    static_cast<void>(reply(Error(ErrorCode::Busy, "earlier descriptors are not closed yet: try again")));
+    co_return false;
+  }
+  auto message = receive_message(descriptor.native_handle(), control::kMaxAttachMessage, after(0ms));
+  if (!message) co_return message.error().kind() == ErrorCode::Timeout;  // woken for nothing
+  Result<std::string> outcome =
+      Error(ErrorCode::Malformed, "the message is too long or has too many descriptors");
+  if (!message->refused) outcome = co_await handle(peer, std::move(message->bytes), message->fds);
+  const auto sent = reply(std::move(outcome));
+  co_await dispose(peer.uid, std::move(message->fds));
+  co_return bool(sent);
+}
+
+bool AttachServer::is_busy(uid_t uid) const {
+  const auto found = disposals_.find(uid);
+  return uid != 0 && (disposing_ >= kMaxDisposing ||
+                      (found != disposals_.end() && found->second.pending >= kMaxDisposingOfUser));
+}
+
+// close(2) of a file on a peer's own FUSE waits for that file system: not on this thread. Nor is a peer
+// served on meanwhile, so that what waits here is limited by the connections, too.
+asio::awaitable<void> AttachServer::dispose(uid_t uid, Fds fds) {
   std::erase_if(fds, [](const UniqueFd& fd) { return !fd; });
-  if (uid == 0 || fds.empty()) return;
-  asio::post(workers_.disposal, [fds = std::move(fds)]() mutable { fds.clear(); });
+  if (uid == 0 || fds.empty()) co_return;
+  const std::size_t count = fds.size();
+  const auto [place, added] =
+      disposals_.try_emplace(uid, Disposal{asio::make_strand(workers_.disposal.get_executor())});
+  place->second.pending += count;
+  disposing_ += count;
+  co_await asio::co_spawn(place->second.strand, close_all(std::move(fds)), asio::use_awaitable);
+  disposing_ -= count;
+  if ((place->second.pending -= count) == 0) disposals_.erase(place);
 }
 
 Task<std::string> AttachServer::handle(PeerCredentials peer, Bytes message, Fds& fds) {
@@ -124,7 +164,7 @@ Task<std::string> AttachServer::launch(PeerCredentials peer, control::LaunchRequ
   VTPM_CO_TRY_VOID(check_regular_file(fds[1].get()));
   for (std::size_t i = 2; i < fds.size(); ++i)
     VTPM_CO_TRY_VOID(check_fuse_device(fds[i].get()));
-  VTPM_CO_TRY(std::string config, co_await digest_config(peer.uid, std::move(fds[1])));
+  VTPM_CO_TRY(std::string config, co_await digest_config(peer.uid, fds[1]));
 
   Order order;
   order.owner = peer.uid;
@@ -147,7 +187,8 @@ Task<std::string> AttachServer::launch(PeerCredentials peer, control::LaunchRequ
   co_return id;
 }
 
-Task<std::string> AttachServer::digest_config(uid_t uid, UniqueFd file) {
+// A `file` that is not read stays the caller's; one that is read is closed by the worker.
+Task<std::string> AttachServer::digest_config(uid_t uid, UniqueFd& file) {
   if (uid != 0 && (reading_.contains(uid) || reading_.size() >= kMaxUserReads))
     co_return Error(ErrorCode::Busy, "another config.json is being read: try again");
   if (uid != 0) reading_.insert(uid);

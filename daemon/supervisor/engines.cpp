@@ -7,19 +7,36 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
 
 namespace vtpm::supervisor {
 namespace {
 
 using namespace std::chrono_literals;
 
+constexpr auto kConversation = 5s;    // in total, with an engine that tenants use
 constexpr auto kEndDeadline = 2s;     // from the loss of its socket to an engine's exit
 constexpr auto kStatusDeadline = 1s;  // for the zygote to tell an exit status
 
 bool wait_for_end(int pidfd, std::chrono::milliseconds limit) {
   pollfd p{pidfd, POLLIN, 0};
   return ::poll(&p, 1, static_cast<int>(limit.count())) > 0;
+}
+
+// An instance takes several descriptors, and the usual soft limit is 1024.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  bool raised = ::getrlimit(RLIMIT_NOFILE, &limit) == 0;
+  limit.rlim_cur = limit.rlim_max;
+  raised = raised && ::setrlimit(RLIMIT_NOFILE, &limit) == 0;
+  if (!raised)
+    log_line(LogLevel::Warning,
+             std::string("the limit of descriptors cannot be raised: ") + std::strerror(errno));
 }
 
 }  // namespace
@@ -29,11 +46,16 @@ void Engine::kill() noexcept {
   [[maybe_unused]] const auto sent = signal_process(pidfd.get(), SIGKILL);
 }
 
+void Engine::begin_conversation() {
+  link->set_deadline(after(kConversation));
+}
+
 bool is_fatal_to_engine(ErrorCode code) noexcept {
   return code == ErrorCode::Timeout || code == ErrorCode::Malformed || code == ErrorCode::Unreachable;
 }
 
 Result<std::unique_ptr<Engines>> Engines::start(const std::string& engine_path) {
+  raise_descriptor_limit();
   std::unique_ptr<Engines> engines(new Engines(engine_path));
   VTPM_TRY_VOID(engines->start_zygote());
   return engines;
@@ -80,9 +102,12 @@ Result<Manufactured> Engines::manufacture(const std::string& launch_document) {
 }
 
 Result<> Engines::retire(Engine& engine) {
+  engine.begin_conversation();
   Result<> orderly = engine.link->shutdown();
   engine.link.reset();
-  if (!wait_for_end(engine.pidfd.get(), kEndDeadline)) {
+  // One that did not answer in time will not end by itself either.
+  const bool stuck = !orderly && orderly.error().kind() == ErrorCode::Timeout;
+  if (stuck || !wait_for_end(engine.pidfd.get(), kEndDeadline)) {
     engine.kill();
     if (orderly) orderly = Error(ErrorCode::Timeout, "the engine did not end and was killed");
   }

@@ -19,6 +19,8 @@ struct Engine {
 
   // SIGKILL: for an engine that no longer answers.
   void kill() noexcept;
+  // A conversation with an engine that serves tenants, who may keep it busy, is short: at most 5 s from now.
+  void begin_conversation();
 };
 
 struct Manufactured {
@@ -31,7 +33,8 @@ bool is_fatal_to_engine(ErrorCode code) noexcept;
 
 class Engines {
  public:
-  // Starts the first zygote. Errors as ipc::Zygote::start.
+  // Starts the first zygote, and raises the limit of descriptors as far as it goes. Errors as
+  // ipc::Zygote::start.
   static Result<std::unique_ptr<Engines>> start(const std::string& engine_path);
 
   // Forks an engine and provisions its TPM with the launch document measured. On an error no engine is left.

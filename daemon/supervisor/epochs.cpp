@@ -6,27 +6,55 @@
 namespace vtpm::supervisor {
 
 Task<NextEpoch> Epochs::next(std::optional<Bytes> nonce) {
-  if (!collecting_) collecting_ = std::make_shared<Batch>(executor_);
+  if (hangs()) co_return no_answer();  // or its callers' nonces would pile up
+  if (!collecting_) collecting_ = std::make_shared<Batch>();
   const auto batch = collecting_;
   const std::uint64_t index = batch->nonces.size();
   if (nonce) batch->nonces.push_back(std::move(*nonce));
+  asio::steady_timer deadline(executor_, patience_);
+  batch->waiting.push_back(&deadline);
   if (!running_) {
     running_ = true;
+    began_ = std::chrono::steady_clock::now();
     spawn(executor_, "epochs", run());
   }
-  co_await batch->done.wait();
-  VTPM_CO_TRY(auto epoch, batch->outcome);
+  if (!batch->outcome) co_await deadline.async_wait(kResume);
+  if (!batch->outcome) {
+    std::erase(batch->waiting, &deadline);
+    co_return no_answer();
+  }
+  VTPM_CO_TRY(auto epoch, *batch->outcome);
   co_return NextEpoch{std::move(epoch), index};
 }
 
 asio::awaitable<void> Epochs::run() {
   while (collecting_) {
     const auto batch = std::exchange(collecting_, nullptr);
-    batch->outcome = co_await sign(batch->nonces);
-    note(batch->outcome);
-    batch->done.set();
+    began_ = std::chrono::steady_clock::now();
+    finish(*batch, co_await sign(batch->nonces));
   }
   running_ = false;
+}
+
+void Epochs::finish(Batch& batch, Outcome outcome) {
+  note(outcome);
+  batch.outcome = std::move(outcome);
+  for (asio::steady_timer* caller : std::exchange(batch.waiting, {}))
+    caller->cancel();
+}
+
+bool Epochs::hangs() const {
+  return running_ && std::chrono::steady_clock::now() - began_ > patience_;
+}
+
+Error Epochs::no_answer() {
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(patience_).count();
+  Error error(ErrorCode::Timeout, "the anchor has not answered for " + std::to_string(seconds) + " s");
+  if (!health_.failure) {
+    log_line(LogLevel::Warning, error.context);
+    health_.failure = error;
+  }
+  return error;
 }
 
 asio::awaitable<Epochs::Outcome> Epochs::sign(std::vector<Bytes> nonces) {

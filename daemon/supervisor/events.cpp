@@ -38,6 +38,7 @@ void Subscription::end() noexcept {
 }
 
 std::shared_ptr<Subscription> EventBus::subscribe(PeerCredentials peer) {
+  std::erase_if(subscriptions_, [](const auto& weak) { return weak.expired(); });
   auto made = std::make_shared<Subscription>(executor_, std::move(peer));
   subscriptions_.push_back(made);
   return made;

@@ -23,11 +23,17 @@ struct Supervision {
   Supervision(const asio::any_io_executor& executor, std::shared_ptr<Engine> e)
       : engine(std::move(e)), turn(executor), engine_end(executor), container_end(executor) {}
 
-  void stop_watching() {
+  void stop_watching_engine() {
     boost::system::error_code ignored;  // a descriptor that was never opened
     engine_end.close(ignored);
+  }
+  void stop_watching() {
+    stop_watching_engine();
+    boost::system::error_code ignored;
     container_end.close(ignored);
   }
+  // -1: bound to no container that is waited for.
+  int container_pidfd() { return container_end.is_open() ? container_end.native_handle() : -1; }
 
   std::shared_ptr<Engine> engine;
   AsyncLock turn;  // one conversation at a time: a quote and its event log belong together
@@ -44,22 +50,36 @@ Error not_running(const std::string& id) {
   return {ErrorCode::Conflict, "instance " + id + " is not running: its engine has ended"};
 }
 
+// nullptr: none, the instance is made or destroyed.
+Supervision* supervision_of(const Instance& instance) {
+  if (const auto* running = std::get_if<Running>(&instance.state)) return running->supervision.get();
+  if (const auto* failed = std::get_if<Failed>(&instance.state)) return failed->supervision.get();
+  return nullptr;
+}
+
 Result<std::string> random_id() {
   VTPM_TRY(const Secret bytes, Secret::random(kIdBytes));
   return to_hex(bytes.view());
 }
 
 // A duplicate for the reactor, so that a watch may end before the pidfd does.
-void watch(Descriptor& descriptor, int pidfd) {
-  const int copy = ::fcntl(pidfd, F_DUPFD_CLOEXEC, 3);
+Result<> watch(Descriptor& descriptor, int pidfd) {
+  UniqueFd copy(::fcntl(pidfd, F_DUPFD_CLOEXEC, 3));
+  if (!copy) return errno_error("a process cannot be watched", errno);
   boost::system::error_code error;
-  if (copy >= 0) descriptor.assign(copy, error);
-  if (copy < 0 || error) log_line(LogLevel::Error, "a process cannot be watched: no descriptors left");
+  descriptor.assign(copy.get(), error);
+  if (error) return errno_error("a process cannot be watched", error.value());
+  (void)copy.release();  // the descriptor's now
+  return {};
 }
 
-// An engine that broke off the conversation is of no further use: its end is noticed by its pidfd.
-template <class T>
-Result<T> judged(Engine& engine, Result<T> outcome) {
+// A short conversation with an engine. One that broke it off is of no further use: its end is noticed by its
+// pidfd.
+template <class Talk>
+std::invoke_result_t<Talk&, ipc::EngineLink&> converse(Engine& engine, Talk talk) {
+  if (!engine.link) return Error(ErrorCode::Unreachable, "the engine has ended");
+  engine.begin_conversation();
+  auto outcome = talk(*engine.link);
   if (!outcome && is_fatal_to_engine(outcome.error().kind())) engine.kill();
   return outcome;
 }
@@ -75,7 +95,7 @@ Instances::Instances(asio::any_io_executor executor, Workers& workers, Engines& 
       registry_(registry),
       events_(events),
       host_start_(host_start),
-      changed_(executor_) {}
+      changed_(executor_, asio::steady_timer::time_point::max()) {}
 
 Task<std::string> Instances::create(Order order) {
   if (stopping_) co_return Error(ErrorCode::Unavailable, "vtpmd is stopping");
@@ -88,7 +108,7 @@ Task<std::string> Instances::create(Order order) {
   const log::Launch launch{id, order.owner, order.container, order.image, order.config};
   const std::string document = log::launch_document(launch);
   const auto make = [this, document] { return engines_.manufacture(document); };
-  auto made = co_await run_on(workers_.engines, make);
+  auto made = co_await run_on(workers_.makers, make);
   if (!made) {
     removed(id, made.error().context);
     co_return made.error();
@@ -102,7 +122,12 @@ Task<std::string> Instances::create(Order order) {
   }
   Provisioned provisioned{made->identity, digest, *index, made->engine->pid, {}};
   provisioned.event_log.append(tpm::kLaunchPcr, digest, log::kLaunchContent, document);
-  start(id, std::move(*made), std::move(provisioned), std::move(order.container_process));
+  const auto started =
+      start(id, std::move(*made), std::move(provisioned), std::move(order.container_process));
+  if (!started) {  // unwatched, it would outlive its engine or its container
+    co_await destroy_quietly(id, "attach-failed");
+    co_return started.error();
+  }
   if (stopping_) {
     co_await destroy_quietly(id, "supervisor-stopped");
     co_return Error(ErrorCode::Unavailable, "vtpmd is stopping");
@@ -111,7 +136,6 @@ Task<std::string> Instances::create(Order order) {
 }
 
 asio::awaitable<void> Instances::wait_for_change() {
-  changed_.expires_at(asio::steady_timer::time_point::max());
   co_await changed_.async_wait(kResume);
 }
 
@@ -131,15 +155,15 @@ Task<> Instances::make_way(uid_t owner, std::optional<std::string> name,
                            std::optional<std::string> container) {
   std::vector<std::string> ended;
   for (const auto& [id, instance] : registry_.all()) {
-    const auto* state = std::get_if<Running>(&instance.state);
-    if (state == nullptr || instance.row.owner_uid != owner) continue;
+    Supervision* supervision = supervision_of(instance);
+    if (supervision == nullptr || instance.row.owner_uid != owner) continue;
     const bool same_name = name && instance.row.name == name;
     const bool same_container = container && instance.row.container == container;
     if (!same_name && !same_container) continue;
-    auto& end = state->supervision->container_end;
-    if (end.is_open() && has_ended(end.native_handle()))
+    const int end = supervision->container_pidfd();
+    if (end >= 0 && has_ended(end))
       ended.push_back(id);
-    else if (same_container && end.is_open())
+    else if (same_container && end >= 0 && std::holds_alternative<Running>(instance.state))
       co_return Error(ErrorCode::Conflict, "container " + *container + " has an instance already: " + id);
   }
   for (const std::string& id : ended)
@@ -158,17 +182,19 @@ Task<std::uint64_t> Instances::commit(const InstanceRow& row, const Manufactured
   co_return co_await run_on(workers_.store, add);
 }
 
-void Instances::start(const std::string& id, Manufactured made, Provisioned provisioned,
-                      UniqueFd container_process) {
+Result<> Instances::start(const std::string& id, Manufactured made, Provisioned provisioned,
+                          UniqueFd container_process) {
   auto supervision = std::make_shared<Supervision>(executor_, std::move(made.engine));
-  watch(supervision->engine_end, supervision->engine->pidfd.get());
-  if (container_process) watch(supervision->container_end, container_process.get());
+  auto watched = watch(supervision->engine_end, supervision->engine->pidfd.get());
+  if (watched && container_process) watched = watch(supervision->container_end, container_process.get());
   Instance* instance = registry_.find(id);
   instance->state = Running{std::move(provisioned), supervision, {}};
   ++counters_.created;
   publish("instance.create", *instance, "");
+  if (!watched) return watched;
   spawn(executor_, "watch of an engine", watch_engine(id, supervision));
   if (container_process) spawn(executor_, "watch of a container", watch_container(id, supervision));
+  return {};
 }
 
 asio::awaitable<void> Instances::watch_engine(std::string id, std::shared_ptr<Supervision> supervision) {
@@ -185,10 +211,12 @@ asio::awaitable<void> Instances::engine_died(std::string id, pid_t pid) {
   Instance* instance = registry_.find(id);
   auto* state = instance == nullptr ? nullptr : std::get_if<Running>(&instance->state);
   if (state == nullptr) co_return;
-  state->supervision->stop_watching();
+  const auto supervision = state->supervision;
+  supervision->stop_watching_engine();  // the container's end is waited for: the instance goes with it
   Provisioned made = std::move(state->made);
-  instance->state = Failed{std::move(made), "the engine ended", true};
+  instance->state = Failed{std::move(made), "the engine ended", true, supervision};
   ++counters_.failed;
+  const auto turn = co_await supervision->turn.acquire();  // end_failed waits until this is logged
 
   const auto ask = [this, pid] { return engines_.how_it_ended(pid); };
   const std::string how = co_await run_on(workers_.engines, ask);
@@ -198,7 +226,7 @@ asio::awaitable<void> Instances::engine_died(std::string id, pid_t pid) {
   log_line(LogLevel::Error,
            "instance " + id + ": its engine (pid " + std::to_string(pid) + ") ended: " + how);
   if (!logged) log_line(LogLevel::Error, "instance " + id + ": not logged: " + logged.error().context);
-  instance = registry_.find(id);  // it may have been deleted in the meantime
+  instance = registry_.find(id);
   auto* failed = instance == nullptr ? nullptr : std::get_if<Failed>(&instance->state);
   if (failed == nullptr) co_return;
   failed->reason = "the engine ended: " + how;
@@ -224,8 +252,7 @@ Task<> Instances::serve(std::string id, Node node, UniqueFd fuse) {
     co_return Error(ErrorCode::Exhausted, "instance " + id + " has 16 nodes, the limit");
   const auto serve = [engine = supervision->engine, kind = node.kind,
                       fd = std::make_shared<UniqueFd>(std::move(fuse))] {
-    return engine->link ? judged(*engine, engine->link->serve(kind, std::move(*fd)))
-                        : Result<>(Error(ErrorCode::Unreachable, "the engine has ended"));
+    return converse(*engine, [&](ipc::EngineLink& link) { return link.serve(kind, std::move(*fd)); });
   };
   VTPM_CO_TRY_VOID(co_await run_on(workers_.engines, serve));
   VTPM_CO_TRY(state, running(id));
@@ -253,7 +280,7 @@ Task<> Instances::end_running(std::string id, std::string reason) {
   const auto supervision = std::get<Running>(instance->state).supervision;
   Provisioned made = std::move(std::get<Running>(instance->state).made);
   instance->state = Destroying{std::move(made)};
-  supervision->stop_watching();
+  supervision->stop_watching_engine();
   const auto turn = co_await supervision->turn.acquire();
   const auto retire = [this, engine = supervision->engine] { return engines_.retire(*engine); };
   const auto orderly = co_await run_on(workers_.engines, retire);
@@ -264,18 +291,23 @@ Task<> Instances::end_running(std::string id, std::string reason) {
   const auto end = [this, entry] { return store_.end_instance(entry, "destroyed"); };
   const auto logged = co_await run_on(workers_.store, end);
   if (logged) {
+    supervision->stop_watching();
     removed(id, reason);
     co_return Result<>();
   }
   instance = registry_.find(id);
   made = std::move(std::get<Destroying>(instance->state).made);
-  instance->state = Failed{std::move(made), "destroyed, but not logged: " + logged.error().context, false};
+  instance->state =
+      Failed{std::move(made), "destroyed, but not logged: " + logged.error().context, false, supervision};
   changed_.cancel();
   co_return logged.error();
 }
 
 Task<> Instances::end_failed(std::string id, std::string reason) {
+  const auto supervision = std::get<Failed>(registry_.find(id)->state).supervision;
+  const auto turn = co_await supervision->turn.acquire();
   Instance* instance = registry_.find(id);
+  if (instance == nullptr) co_return Result<>();  // somebody else has ended it
   const bool logged = std::get<Failed>(instance->state).logged;
   const log::InstanceDestroy entry{now_ms(), id, reason};
   const auto forget = [this, entry, logged]() -> Result<> {
@@ -284,7 +316,8 @@ Task<> Instances::end_failed(std::string id, std::string reason) {
     return {};
   };
   VTPM_CO_TRY_VOID(co_await run_on(workers_.store, forget));
-  if (registry_.find(id) != nullptr) removed(id, reason);
+  supervision->stop_watching();
+  removed(id, reason);
   co_return Result<>();
 }
 
@@ -314,8 +347,8 @@ Task<> Instances::measure(std::string id, log::Sha256 digest, std::string descri
     co_return Error(ErrorCode::Exhausted, "instance " + id + " has " + std::to_string(log::kMaxEvents) +
                                               " records in its event log, the limit");
   const auto extend = [engine = supervision->engine, digest] {
-    return engine->link ? judged(*engine, identity::extend(*engine->link, tpm::kOperatorPcr, digest))
-                        : Result<>(Error(ErrorCode::Unreachable, "the engine has ended"));
+    return converse(*engine,
+                    [&](ipc::EngineLink& link) { return identity::extend(link, tpm::kOperatorPcr, digest); });
   };
   VTPM_CO_TRY_VOID(co_await run_on(workers_.engines, extend));
   VTPM_CO_TRY(state, running(id));
@@ -330,9 +363,8 @@ Task<QuotedInstance> Instances::quote(std::string id, log::Sha256 qualifying_dat
   const auto turn = co_await supervision->turn.acquire();
   VTPM_CO_TRY(state, running(id));
   const auto sign = [engine = supervision->engine, ak = state->made.identity.ak_name, qualifying_data] {
-    return engine->link
-               ? judged(*engine, identity::quote(*engine->link, ak, qualifying_data))
-               : Result<identity::InstanceQuote>(Error(ErrorCode::Unreachable, "the engine has ended"));
+    return converse(*engine,
+                    [&](ipc::EngineLink& link) { return identity::quote(link, ak, qualifying_data); });
   };
   VTPM_CO_TRY(identity::InstanceQuote quote, co_await run_on(workers_.engines, sign));
   VTPM_CO_TRY(state, running(id));
@@ -348,6 +380,9 @@ asio::awaitable<void> Instances::stop() {
   const auto busy = [](const auto& pair) { return !std::holds_alternative<Failed>(pair.second.state); };
   while (std::any_of(registry_.all().begin(), registry_.all().end(), busy))
     co_await wait_for_change();
+  // A container that lives on must not keep the daemon.
+  for (const auto& [id, instance] : registry_.all())
+    std::get<Failed>(instance.state).supervision->stop_watching();
 }
 
 void Instances::removed(const std::string& id, std::string_view reason) {

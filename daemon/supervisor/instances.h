@@ -65,7 +65,9 @@ class Instances {
                   const std::optional<std::string>& container) const;
   Task<> make_way(uid_t owner, std::optional<std::string> name, std::optional<std::string> container);
   Task<std::uint64_t> commit(const InstanceRow& row, const Manufactured& made, const log::Sha256& launch);
-  void start(const std::string& id, Manufactured made, Provisioned provisioned, UniqueFd container_process);
+  // An error: it runs, but one of the processes cannot be watched.
+  Result<> start(const std::string& id, Manufactured made, Provisioned provisioned,
+                 UniqueFd container_process);
   asio::awaitable<void> watch_engine(std::string id, std::shared_ptr<Supervision> supervision);
   asio::awaitable<void> watch_container(std::string id, std::shared_ptr<Supervision> supervision);
   asio::awaitable<void> engine_died(std::string id, pid_t pid);

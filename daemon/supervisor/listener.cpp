@@ -67,12 +67,19 @@ asio::awaitable<void> Listener::accept_all() {
   }
 }
 
+bool Listener::has_place(uid_t uid) const {
+  const auto count_of = [this](uid_t user) {
+    const auto found = of_user_.find(user);
+    return found == of_user_.end() ? 0 : found->second;
+  };
+  if (connections_ >= kMaxConnections) return false;
+  return uid == 0 || (connections_ - count_of(0) < kMaxOfUsers && count_of(uid) < kMaxOfOneUser);
+}
+
 void Listener::accepted(UniqueFd socket) {
   auto peer = peer_credentials(socket.get());
   if (!peer) return log_line(LogLevel::Warning, name_ + ": " + peer.error().context);
-  const auto user = of_user_.find(peer->uid);
-  const std::size_t of_user = user == of_user_.end() ? 0 : user->second;
-  if (connections_ >= kMaxConnections || (peer->uid != 0 && of_user >= kMaxOfOneUser))
+  if (!has_place(peer->uid))
     return log_line(LogLevel::Warning, name_ + ": too many connections, one of uid " +
                                            std::to_string(peer->uid) + " is refused");
   spawn(executor_, name_ + " session", serve(std::move(socket), std::move(*peer)));

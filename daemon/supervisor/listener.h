@@ -20,6 +20,8 @@ class Listener {
   using Session = std::function<asio::awaitable<void>(UniqueFd, PeerCredentials)>;
 
   static constexpr std::size_t kMaxConnections = 256;
+  // Of all users other than root together, so that they never keep root out.
+  static constexpr std::size_t kMaxOfUsers = 192;
   // Of one user other than root, so that no user keeps the others out.
   static constexpr std::size_t kMaxOfOneUser = 64;
 
@@ -36,6 +38,7 @@ class Listener {
   asio::awaitable<void> accept_all();
   asio::awaitable<void> serve(UniqueFd socket, PeerCredentials peer);
   void accepted(UniqueFd socket);
+  bool has_place(uid_t uid) const;
 
   asio::any_io_executor executor_;
   asio::posix::stream_descriptor socket_;

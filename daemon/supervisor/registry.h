@@ -38,11 +38,12 @@ struct Running {
 struct Destroying {
   Provisioned made;
 };
-// Its engine is gone; the instance stays listed until it is deleted.
+// Its engine is gone; the instance stays listed until it is deleted or its container ends.
 struct Failed {
   Provisioned made;
   std::string reason;
-  bool logged;  // whether its instance.destroy entry could be written
+  bool logged;                               // whether its instance.destroy entry could be written
+  std::shared_ptr<Supervision> supervision;  // watches the container: the instance goes with it
 };
 using State = std::variant<Manufacturing, Running, Destroying, Failed>;
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/supervisor/supervisor.h"
 
+#include "daemon/anchor/connection.h"
+#include "daemon/anchor/record.h"
 #include "daemon/supervisor/attach_server.h"
 #include "daemon/supervisor/clock.h"
 #include "daemon/supervisor/http_server.h"
@@ -11,9 +13,11 @@
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
+#include <fcntl.h>
 #include <grp.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
@@ -82,13 +86,58 @@ Result<std::uint64_t> log_start(Store& store, anchor::Anchor& anchor, const Opti
   return store.append(entry);
 }
 
+// 0: there is none.
+Result<std::uint64_t> size_of(const std::string& path) {
+  struct stat found {};
+  if (::lstat(path.c_str(), &found) == 0) return static_cast<std::uint64_t>(found.st_size);
+  if (errno != ENOENT) return errno_error(path, errno);
+  return 0;
+}
+
+Result<bool> exists(const std::string& path) {
+  if (::faccessat(AT_FDCWD, path.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0) return true;
+  if (errno != ENOENT) return errno_error(path, errno);
+  return false;
+}
+
+Error state_lost(const std::string& path, const std::string& finding) {
+  return Error(ErrorCode::Corrupt, path + " is " + finding +
+                                       "; nothing was changed. Restore it from a backup; or, to begin a new "
+                                       "host identity, move the whole state directory away");
+}
+
+// A log that was lost is not begun again. An empty database alone is a first start that was cut short: SQLite
+// makes the file before its content.
+Result<> refuse_lost_log(const std::string& state_dir) {
+  const std::string file = state_dir + "/vtpm.db";
+  VTPM_TRY(const std::uint64_t size, size_of(file));
+  if (size > 0) return {};
+  for (const std::string& later :
+       {anchor::record_path(state_dir), anchor::embedded_state_path(state_dir), file + "-wal"}) {
+    VTPM_TRY(const bool found, exists(later));
+    if (found) return state_lost(file, "missing or empty, although " + later + " is there");
+  }
+  return {};
+}
+
+// The key that signed for a log is not made again.
+Result<> refuse_lost_key(const std::string& state_dir, const Store& store) {
+  if (store.log().size() == 0) return {};
+  const std::string record = anchor::record_path(state_dir);
+  VTPM_TRY(const bool found, exists(record));
+  if (!found) return state_lost(record, "missing, although the log has entries");
+  return {};
+}
+
 Result<Ground> prepare(const Options& options) {
   Ground ground;
   VTPM_TRY(ground.rules, make_rules(options.group));
   VTPM_TRY(const anchor::AnchorConfig config, anchor_config(options));
   VTPM_TRY(ground.state_lock, claim_directory(options.state_dir, 0700));
   VTPM_TRY(ground.runtime_lock, claim_directory(options.runtime_dir, 0755));
+  VTPM_TRY_VOID(refuse_lost_log(options.state_dir));
   VTPM_TRY(ground.store, Store::open(options.state_dir));
+  VTPM_TRY_VOID(refuse_lost_key(options.state_dir, *ground.store));
   VTPM_TRY(ground.engines, Engines::start(options.engine));
   auto anchor = anchor::open_anchor(config, ground.engines->zygote());
   if (!anchor) return anchor.error().within("the anchor cannot be opened");
@@ -122,6 +171,8 @@ class Daemon {
       : ground_(ground),
         executor_(io_.get_executor()),
         signals_(executor_, SIGTERM, SIGINT),
+        begin_(executor_),
+        stop_(executor_),
         events_(executor_, ground.rules),
         instances_(executor_, workers_, *ground.engines, *ground.store, registry_, events_,
                    ground.host_start),
@@ -152,6 +203,9 @@ class Daemon {
 
  private:
   asio::awaitable<void> live();
+  asio::awaitable<void> first_epoch();
+  asio::awaitable<void> await_signal();
+  void serve();
   asio::awaitable<void> end();
 
   Ground& ground_;
@@ -159,6 +213,9 @@ class Daemon {
   Workers workers_;
   asio::any_io_executor executor_;
   asio::signal_set signals_;
+  Signal begin_;  // the first epoch is done, or there is no need for it
+  Signal stop_;
+  bool stopping_ = false;
   EventBus events_;
   Registry registry_;
   Instances instances_;
@@ -172,18 +229,37 @@ class Daemon {
 };
 
 asio::awaitable<void> Daemon::live() {
+  spawn(executor_, "signals", await_signal());
+  spawn(executor_, "first epoch", first_epoch());
+  co_await begin_.wait();
+  if (!stopping_) serve();
+  co_await stop_.wait();
+  co_await end();
+}
+
+asio::awaitable<void> Daemon::first_epoch() {
   const auto first = co_await epochs_.next(std::nullopt);
   if (first) log_line(LogLevel::Info, "the first epoch is signed");
+  begin_.set();
+}
+
+asio::awaitable<void> Daemon::await_signal() {
+  const auto [error, number] = co_await signals_.async_wait(kResume);
+  if (!error) log_line(LogLevel::Info, "stopping on signal " + std::to_string(number));
+  stopping_ = true;
+  begin_.set();
+  stop_.set();
+}
+
+void Daemon::serve() {
   http_listener_.start();
   attach_listener_.start();
   notify("READY=1\nSTATUS=Serving");
   log_line(LogLevel::Info, "ready");
-  const auto [error, number] = co_await signals_.async_wait(kResume);
-  if (!error) log_line(LogLevel::Info, "stopping on signal " + std::to_string(number));
-  co_await end();
 }
 
-// A worker that waits for a hostile file system cannot be woken (signal-safe: _exit alone).
+// A worker that waits for a hostile file system or a TPM that hangs cannot be woken (signal-safe: _exit
+// alone).
 void leave_at_once(int) {
   ::_exit(0);
 }
@@ -196,15 +272,15 @@ asio::awaitable<void> Daemon::end() {
   const auto log_end = [this] { return ground_.store->append(log::HostStop{now_ms()}); };
   const auto logged = co_await run_on(workers_.store, log_end);
   if (!logged) log_line(LogLevel::Error, "host.stop is not logged: " + logged.error().context);
+  // The log is complete and on disk. What is left, the anchor and the connections' last words, may never end.
+  ::signal(SIGALRM, leave_at_once);
+  ::alarm(kLastWordsSeconds);
   const auto close_anchor = [this] { return ground_.anchor->close(); };
   const auto closed = co_await run_on(workers_.anchor, close_anchor);
   if (!closed) log_line(LogLevel::Error, "the anchor: " + closed.error().context);
   events_.close();
   http_.close();
   attach_.close();
-  // Everything is done and on disk; what is left are the connections' last words.
-  ::signal(SIGALRM, leave_at_once);
-  ::alarm(kLastWordsSeconds);
 }
 
 }  // namespace

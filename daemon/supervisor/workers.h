@@ -8,11 +8,13 @@
 namespace vtpm::supervisor {
 
 struct Workers {
-  boost::asio::thread_pool anchor{1};    // the anchor's TPM: one command at a time
-  boost::asio::thread_pool engines{4};   // conversations with engines
-  boost::asio::thread_pool store{1};     // SQLite: everything in it, in order
-  boost::asio::thread_pool files{4};     // files that peers passed: a hostile file system may never answer
-  boost::asio::thread_pool disposal{1};  // close(2) of such files, which may never return either
+  boost::asio::thread_pool anchor{1};   // the anchor's TPM: one command at a time
+  boost::asio::thread_pool engines{4};  // conversations with engines
+  boost::asio::thread_pool makers{2};   // the making of engines, which no tenant has touched
+  boost::asio::thread_pool store{1};    // SQLite: everything in it, in order
+  boost::asio::thread_pool files{4};    // files that peers passed: a hostile file system may never answer
+  boost::asio::thread_pool disposal{
+      8};  // close(2) of such files, which may never return either: one for each user
 };
 
 }  // namespace vtpm::supervisor

@@ -187,6 +187,7 @@ Result<std::string> request(const std::string& runtime_dir, const AttachMessage&
   VTPM_TRY_VOID(send_message(socket.get(), as_bytes(serialize(message)), fds, deadline));
   auto answer = receive_message(socket.get(), kMaxAttachMessage, deadline);
   if (!answer) return answer.error().within(path);
+  if (answer->refused) return Error(ErrorCode::Malformed, path + ": the reply is too long");
   return parse_attach_reply(answer->bytes);
 }
 

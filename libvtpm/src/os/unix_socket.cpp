@@ -13,6 +13,10 @@ namespace vtpm {
 namespace {
 
 constexpr int kLongestPoll = 3'600'000;  // ms
+constexpr time_t kConnectSeconds = 10;
+// The kernel's SCM_MAX_FD. There is room for all of them: those without room the kernel closes by itself, on
+// the receiving thread.
+constexpr std::size_t kMaxSentFds = 253;
 
 // Waits until `events` or the deadline. No deadline: returns at once, the call itself blocks.
 Result<> wait_for(int socket, short events, const Deadline& deadline) {
@@ -28,6 +32,14 @@ Result<> wait_for(int socket, short events, const Deadline& deadline) {
     if (n == 0) return Error(ErrorCode::Timeout, "the peer did not answer in time");
     if (errno != EINTR) return errno_error("poll", errno);
   }
+}
+
+// How long connect(2) and sendmsg(2) block; 0: for ever.
+Result<> set_send_timeout(int socket, time_t seconds) {
+  const timeval time{seconds, 0};
+  if (::setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof time) != 0)
+    return errno_error("SO_SNDTIMEO", errno);
+  return {};
 }
 
 void take_fds(const cmsghdr& header, std::vector<UniqueFd>& fds) {
@@ -56,10 +68,13 @@ Result<UniqueFd> connect_seqpacket(const std::string& path) {
   std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
   UniqueFd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
   if (!fd) return errno_error("socket", errno);
+  VTPM_TRY_VOID(set_send_timeout(fd.get(), kConnectSeconds));
   if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     if (errno == EACCES || errno == EPERM) return errno_error(path, errno);
+    if (errno == EAGAIN) return Error(ErrorCode::Timeout, path + ": the connection was not accepted in time");
     return Error(ErrorCode::Unreachable, path + ": " + std::strerror(errno));
   }
+  VTPM_TRY_VOID(set_send_timeout(fd.get(), 0));
   return fd;
 }
 
@@ -91,7 +106,7 @@ Result<> send_message(int socket, BytesView bytes, std::span<const int> fds, Dea
 Result<Message> receive_message(int socket, std::size_t limit, Deadline deadline) {
   Message received;
   received.bytes.resize(limit);
-  alignas(cmsghdr) char control[CMSG_SPACE(kMaxMessageFds * sizeof(int))];
+  alignas(cmsghdr) char control[CMSG_SPACE(kMaxSentFds * sizeof(int))];
   msghdr message{};
   iovec data{received.bytes.data(), received.bytes.size()};
   ssize_t n = -1;
@@ -109,8 +124,11 @@ Result<Message> receive_message(int socket, std::size_t limit, Deadline deadline
   }
   for (cmsghdr* h = CMSG_FIRSTHDR(&message); h != nullptr; h = CMSG_NXTHDR(&message, h))
     if (h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS) take_fds(*h, received.fds);
-  if (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
-    return Error(ErrorCode::Malformed, "a message or its descriptors were over the limit");
+  if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || received.fds.size() > kMaxMessageFds) {
+    received.refused = true;
+    received.bytes.clear();
+    return received;
+  }
   if (n == 0 && received.fds.empty()) return Error(ErrorCode::Unreachable, "the peer closed the connection");
   received.bytes.resize(static_cast<std::size_t>(n));
   return received;

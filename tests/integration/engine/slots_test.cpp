@@ -65,6 +65,22 @@ TEST_CASE("slots: with all three taken, a supervisor's command on a persistent k
   }
 }
 
+TEST_CASE("slots: a tenant's object never returns at another handle") {
+  FullTpm tpm;
+  auto& link = *tpm.engine.link;
+  const Bytes made = run(link, create_primary(kOwner), tpm::Locality::supervisor());
+  REQUIRE(code_of(made) == 0);
+  REQUIRE(handle_in(made) == tpm.handles[0]);
+  // Another slot is free before the one that the object had.
+  REQUIRE(code_of(run(link, flush(tpm.handles[1]))) == 0);
+  CHECK(code_of(run(link, read_public(tpm.handles[1]))) != 0);
+  REQUIRE(code_of(run(link, flush(handle_in(made)), tpm::Locality::supervisor())) == 0);
+  const Bytes read = run(link, read_public(tpm.handles[0]));
+  REQUIRE(code_of(read) == 0);
+  const auto size = get_be<u16>(read, 10);
+  CHECK(Bytes(read.begin() + 12, read.begin() + 12 + size) == tpm.publics[0]);
+}
+
 TEST_CASE("slots: an object that the supervisor makes takes one, and the tenant's returns after its flush") {
   FullTpm tpm;
   auto& link = *tpm.engine.link;

@@ -133,6 +133,47 @@ TEST_CASE("attach.sock: a container that starts again under its old name finds i
   }
 }
 
+TEST_CASE("attach.sock: an instance whose engine has died still ends with its container") {
+  if (!is_root_with_fuse()) VTPM_SKIP("needs root and /dev/fuse");
+  const bool wait = GENERATE(true, false);  // until it is gone, or restart the container at once
+  const Place place;
+  const auto daemon = Daemon::start(place);
+  REQUIRE(daemon->ready());
+  const UniqueFd config = config_file();
+  auto request = launch_of("c1");
+  request.name = "web";
+  for (int i = 0; i < 3; ++i) {
+    Container container;
+    auto node = device::make_fuse_node();
+    REQUIRE(node);
+    const auto id = send(place, request, {container.pidfd(), config.get(), node->server.get()});
+    INFO((id ? "" : id.error().context));
+    REQUIRE(id);
+    const auto show = [&] { return call(*daemon, "GET", "/v1/instances/web"); };
+    REQUIRE(::kill(show()["pid"].get<pid_t>(), SIGKILL) == 0);
+    if (wait || i == 1) REQUIRE(eventually([&] { return show()["state"] == "failed"; }));
+    container.end();
+    if (wait) CHECK(eventually([&] { return count_instances(*daemon) == 0; }));
+  }
+}
+
+TEST_CASE("attach.sock: the container of a dead engine does not keep vtpmd from stopping") {
+  if (!is_root_with_fuse()) VTPM_SKIP("needs root and /dev/fuse");
+  const Place place;
+  const auto daemon = Daemon::start(place);
+  REQUIRE(daemon->ready());
+  const UniqueFd config = config_file();
+  const Container container;
+  auto node = device::make_fuse_node();
+  REQUIRE(node);
+  REQUIRE(send(place, launch_of("c1"), {container.pidfd(), config.get(), node->server.get()}));
+  const auto shown = [&] { return call(*daemon, "GET", "/v1/instances")["instances"][0]; };
+  REQUIRE(::kill(shown()["pid"].get<pid_t>(), SIGKILL) == 0);
+  REQUIRE(eventually([&] { return shown()["state"] == "failed"; }));
+  CHECK(daemon->stop(SIGTERM) == 0);
+  CHECK(place.log().find("vtpmd: stopped") != std::string::npos);  // by itself, not by the alarm
+}
+
 TEST_CASE("attach.sock: poststop's message ends the instance, and an unknown container is no error") {
   if (!is_root_with_fuse()) VTPM_SKIP("needs root and /dev/fuse");
   const Place place;

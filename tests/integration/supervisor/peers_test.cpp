@@ -3,6 +3,13 @@
 #include "tests/integration/supervisor/json_call.h"
 #include "tests/support/skip.h"
 
+#include <vtpm/control/attach.h>
+#include <vtpm/os/unix_socket.h>
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 using namespace vtpm;
@@ -33,6 +40,48 @@ int status_as(uid_t uid, const Daemon& daemon, const std::string& method, const 
     if (same) return static_cast<int>(expected);
   }
   return 0;
+}
+
+sockaddr* generic(sockaddr_in& address) {
+  return reinterpret_cast<sockaddr*>(&address);
+}
+
+// A TCP server that reads nothing.
+UniqueFd silent_server(sockaddr_in& address) {
+  UniqueFd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof address;
+  REQUIRE(::bind(listener.get(), generic(address), length) == 0);
+  REQUIRE(::listen(listener.get(), 1) == 0);
+  REQUIRE(::getsockname(listener.get(), generic(address), &length) == 0);
+  return listener;
+}
+
+// A connection to it whose last close(2) takes a minute.
+UniqueFd slow_to_close(sockaddr_in& address) {
+  UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const linger wait{1, 60};
+  if (::connect(socket.get(), generic(address), sizeof address) != 0 ||
+      ::setsockopt(socket.get(), SOL_SOCKET, SO_LINGER, &wait, sizeof wait) != 0)
+    return {};
+  const Bytes data(65536, 0);
+  while (::send(socket.get(), data.data(), data.size(), MSG_DONTWAIT) > 0) {
+  }
+  return socket;
+}
+
+// Sends what is too long for a message, with eight copies of `fd`; the reply's error.
+ErrorCode send_refused(const std::string& path, int fd) {
+  const auto socket = connect_seqpacket(path);
+  if (!socket) return socket.error().kind();
+  const std::vector<int> fds(kMaxMessageFds, fd);
+  const auto deadline = after(std::chrono::seconds(10));
+  const auto sent = send_message(socket->get(), Bytes(control::kMaxAttachMessage + 1), fds, deadline);
+  if (!sent) return sent.error().kind();
+  const auto answer = receive_message(socket->get(), control::kMaxAttachMessage, deadline);
+  if (!answer) return answer.error().kind();
+  return control::parse_attach_reply(answer->bytes).error().kind();
 }
 
 }  // namespace
@@ -101,4 +150,36 @@ TEST_CASE("peers: statements in PCR 18 are an operator's, not the instance's own
   CHECK(status_as(kBob, *daemon, "POST", path + "/measurements", body) == 403);
   CHECK(call(*daemon, "GET", path + "/eventlog").size() == 1);
   CHECK(call(*daemon, "POST", path + "/measurements", body).size() == 2);
+}
+
+TEST_CASE("peers: descriptors that are slow to close stop neither the daemon nor other users") {
+  if (::geteuid() != 0) VTPM_SKIP("needs root");
+  const Place place;
+  const auto daemon = open_to_all(place);
+  const std::string path = place.runtime() + "/attach.sock";
+  sockaddr_in address{};
+  const UniqueFd server = silent_server(address);
+  // While the daemon stands still, its copy becomes the last one.
+  REQUIRE(::kill(daemon->pid(), SIGSTOP) == 0);
+  CHECK(as_user(kAlice, [&] {
+          const UniqueFd slow = slow_to_close(address);
+          const auto socket = connect_seqpacket(path);
+          if (!slow || !socket) return 1;
+          const int fd = slow.get();
+          return send_message(socket->get(), Bytes(control::kMaxAttachMessage + 1), {&fd, 1}) ? 0 : 2;
+        }) == 0);
+  REQUIRE(::kill(daemon->pid(), SIGCONT) == 0);
+  CHECK(call(*daemon, "GET", "/healthz")["status"] == "ok");
+  const UniqueFd null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  const auto refused_as = [&](uid_t uid) {
+    return static_cast<ErrorCode>(
+        as_user(uid, [&] { return static_cast<int>(send_refused(path, null.get())); }));
+  };
+  // Hers wait for each other, up to a limit.
+  ErrorCode last = ErrorCode::Malformed;
+  for (int i = 0; i < 10 && last == ErrorCode::Malformed; ++i)
+    last = refused_as(kAlice);
+  CHECK(last == ErrorCode::Busy);
+  CHECK(refused_as(kBob) == ErrorCode::Malformed);
+  CHECK(call(*daemon, "GET", "/healthz")["status"] == "ok");
 }

@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <map>
 
 using namespace vtpm;
 using namespace vtpm::test;
@@ -26,6 +28,13 @@ std::vector<std::string> log_entries(const Daemon& daemon) {
   const auto answer = call(daemon, "GET", "/v1/log/entries");
   for (const auto& entry : answer["entries"])
     found.push_back(entry["entry"]);
+  return found;
+}
+
+std::map<std::string, Bytes> files_of(const std::string& directory) {
+  std::map<std::string, Bytes> found;
+  for (const auto& entry : std::filesystem::directory_iterator(directory))
+    found[entry.path()] = *read_file(entry.path(), 1 << 24);
   return found;
 }
 
@@ -151,6 +160,40 @@ TEST_CASE("vtpmd: a damaged database is refused by name and kept") {
   CHECK_FALSE(exited_with(daemon->stop(0), 0));
   CHECK(place.log().find(file) != std::string::npos);
   CHECK(*read_file(file, 1 << 24) == content);
+}
+
+TEST_CASE("vtpmd: state that was lost is not made again") {
+  const Place place;
+  {
+    const auto daemon = Daemon::start(place);
+    REQUIRE(daemon->ready());
+    CHECK(exited_with(daemon->stop(SIGTERM), 0));
+  }
+  const auto [name, truncated] =
+      GENERATE(table<std::string, bool>({{"vtpm.db", true}, {"vtpm.db", false}, {"anchor.json", false}}));
+  const std::string file = place.state() + "/" + name;
+  if (truncated)
+    std::filesystem::resize_file(file, 0);
+  else
+    std::filesystem::remove(file);
+  const auto before = files_of(place.state());
+  const auto daemon = Daemon::start(place);
+  CHECK_FALSE(daemon->ready());
+  const int status = daemon->stop(0);
+  CHECK(WIFEXITED(status));
+  CHECK_FALSE(exited_with(status, 0));
+  CHECK(place.log().find(file + " is missing") != std::string::npos);
+  CHECK(files_of(place.state()) == before);
+}
+
+TEST_CASE("vtpmd: an empty database alone is a first start that was cut short") {
+  const Place place;
+  REQUIRE(replace_file(place.state() + "/vtpm.db", {}, 0666));
+  REQUIRE(
+      (::geteuid() != 0 || ::chown((place.state() + "/vtpm.db").c_str(), daemon_uid(), daemon_uid()) == 0));
+  const auto daemon = Daemon::start(place);
+  INFO(place.log());
+  CHECK(daemon->ready());
 }
 
 TEST_CASE("vtpmd: an anchor or an engine that is not there is a clear refusal") {

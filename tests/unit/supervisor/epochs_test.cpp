@@ -40,11 +40,11 @@ class SlowAnchor : public anchor::Anchor {
 
 // Epochs with that anchor, and what its callers got.
 struct Bench {
-  Bench() {
+  explicit Bench(std::chrono::milliseconds patience = kAnchorPatience) {
     auto opened = Store::open(directory.path());
     REQUIRE(opened);
     store = std::move(*opened);
-    epochs.emplace(io.get_executor(), workers, anchor, *store);
+    epochs.emplace(io.get_executor(), workers, anchor, *store, patience);
   }
   // Asks for an epoch; `all_wait` once that was the last of `kLate`.
   asio::awaitable<void> ask(std::optional<Bytes> nonce, std::promise<void>* all_wait = nullptr) {
@@ -110,5 +110,27 @@ TEST_CASE("epochs: one that cannot be signed fails its callers, and the next cal
   bench.io.run();
   REQUIRE(bench.answers.size() == 2);
   CHECK(bench.answers[1]);
+  CHECK_FALSE(bench.epochs->health().failure);
+}
+
+TEST_CASE("epochs: an anchor that hangs fails who waits and who asks, and its epoch may still be finished") {
+  Bench bench(std::chrono::milliseconds(20));
+  std::promise<void> both_failed;
+  bench.anchor.during_first = [&] { both_failed.get_future().wait(); };
+  const auto callers = [&]() -> asio::awaitable<void> {
+    co_await bench.ask({});
+    co_await bench.ask({});
+    CHECK(bench.epochs->health().failure);
+    both_failed.set_value();
+  };
+  spawn(bench.io.get_executor(), "callers", callers());
+  bench.io.run();
+  REQUIRE(bench.answers.size() == 2);
+  for (const auto& answer : bench.answers) {
+    REQUIRE_FALSE(answer);
+    CHECK(answer.error().kind() == ErrorCode::Timeout);
+  }
+  CHECK(bench.anchor.quotes() == 1);
+  CHECK(bench.epochs->latest() != nullptr);
   CHECK_FALSE(bench.epochs->health().failure);
 }

@@ -21,7 +21,7 @@ InstanceRow row(std::string id, uid_t owner, std::optional<std::string> name = {
 void add(Registry& registry, InstanceRow r) {
   const std::string id = r.id;
   REQUIRE(registry.add(std::move(r), 100));
-  registry.find(id)->state = Failed{{}, "test", true};
+  registry.find(id)->state = Failed{{}, "test", true, nullptr};
 }
 
 }  // namespace

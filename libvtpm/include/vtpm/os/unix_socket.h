@@ -14,12 +14,13 @@
 
 namespace vtpm {
 
-// At most this many descriptors travel with one message; a peer that sends more is malformed.
+// At most this many descriptors travel with one message; a message with more is refused.
 inline constexpr std::size_t kMaxMessageFds = 8;
 
 struct Message {
   Bytes bytes;
   std::vector<UniqueFd> fds;
+  bool refused = false;  // it was over a limit: no bytes, but the descriptors that came with it
 };
 
 struct SocketPair {
@@ -29,7 +30,8 @@ struct SocketPair {
 
 // A connected pair of SEQPACKET sockets, close-on-exec.
 Result<SocketPair> make_seqpacket_pair();
-// Connects to the SEQPACKET socket at `path`. Nobody there: Unreachable, with the path.
+// Connects to the SEQPACKET socket at `path`. Nobody there: Unreachable, with the path. Not accepted in 10 s
+// (its backlog is full): Timeout.
 Result<UniqueFd> connect_seqpacket(const std::string& path);
 
 using Deadline = std::optional<std::chrono::steady_clock::time_point>;
@@ -40,8 +42,9 @@ inline Deadline after(std::chrono::milliseconds time) {
 // Sends one message with descriptors (borrowed). Blocks, at most until `deadline` (Timeout).
 // A closed peer: Unreachable.
 Result<> send_message(int socket, BytesView bytes, std::span<const int> fds = {}, Deadline deadline = {});
-// Receives one message of at most `limit` bytes. A longer one, or more descriptors than kMaxMessageFds, is
-// Malformed (its descriptors are closed). The peer's orderly end: Unreachable.
+// Receives one message of at most `limit` bytes. A longer one, or one with more descriptors than
+// kMaxMessageFds, comes back as `refused`: all its descriptors are the caller's, who decides where to close
+// them, because close(2) of a hostile peer's file may block. The peer's orderly end: Unreachable.
 Result<Message> receive_message(int socket, std::size_t limit, Deadline deadline = {});
 
 // Who connected: as it was at connect(2) (SO_PEERCRED), in our user namespace.
