@@ -80,9 +80,10 @@ say "building the release preset in build/ (the first time takes some minutes)"
 say "built: $(cd "$bin" && echo vtpmd vtpm-engine vtpm-hook vtpmctl)"
 
 # vtpmd is an ordinary user without capabilities; the number needs no account.
+# Replaces the subshell that it is called in, so that the pid of a background call is that of the program.
 daemon_uid=$((61000 + RANDOM % 1000))
 as_daemon() {
-    setpriv --reuid="$daemon_uid" --regid="$daemon_uid" --clear-groups --bounding-set=-all --inh-caps=-all \
+    exec setpriv --reuid="$daemon_uid" --regid="$daemon_uid" --clear-groups --bounding-set=-all --inh-caps=-all \
         --no-new-privs -- "$@"
 }
 chmod 0755 "$work"
@@ -100,7 +101,7 @@ if [ "$hardware" = yes ]; then
     tcti=device:/dev/tpmrm0
     setfacl_group=$(stat -c %g /dev/tpmrm0)
     as_daemon() {
-        setpriv --reuid="$daemon_uid" --regid="$daemon_uid" --groups="$setfacl_group" --bounding-set=-all \
+        exec setpriv --reuid="$daemon_uid" --regid="$daemon_uid" --groups="$setfacl_group" --bounding-set=-all \
             --inh-caps=-all --no-new-privs -- "$@"
     }
     say "using this machine's /dev/tpmrm0 (group $setfacl_group)"
@@ -243,13 +244,13 @@ id_of alpha >/dev/null 2>&1 && fail "alpha's TPM outlived its container"
 say "alpha's TPM ended with its container"
 clean_up
 grep -qF "$work" /proc/self/mountinfo && fail "a mount was left behind in $work"
-# The programs of this run were copies in the work directory. The zygote ends a moment after vtpmd.
+# Ours were copies in the work directory; swtpm has it on its command line. The zygote ends a moment after vtpmd.
 left_running() {
     local program
     for program in /proc/[0-9]*/exe; do
         case $(readlink "$program" 2>/dev/null) in "$work"/*) return 0 ;; esac
     done
-    return 1
+    grep -qsF "$work" /proc/[0-9]*/cmdline
 }
 for _ in $(seq 100); do left_running || break; sleep 0.05; done
 left_running && fail "a process was left behind"
