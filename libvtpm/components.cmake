@@ -16,6 +16,10 @@ vtpm_component(tpm
   SOURCES src/tpm/header.cpp src/tpm/digest.cpp src/tpm/attest.cpp
   DEPENDS vtpm_os OpenSSL::Crypto PkgConfig::TSS2_MU)
 
+vtpm_component(space
+  SOURCES src/space/resource_manager.cpp
+  DEPENDS vtpm_os vtpm_tpm)
+
 vtpm_component(log
   SOURCES src/log/merkle.cpp src/log/entry.cpp src/log/event_log.cpp src/log/json_values.cpp
   DEPENDS vtpm_os vtpm_tpm vtpm_json)

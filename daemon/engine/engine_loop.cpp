@@ -8,6 +8,7 @@
 #include "daemon/engine/supervisor_commands.h"
 #include "daemon/engine/tpm.h"
 #include "daemon/engine/tpm_commands.h"
+#include "daemon/ipc/engine_status.h"
 #include "daemon/ipc/frame.h"
 
 #include <fcntl.h>
@@ -102,6 +103,7 @@ class Engine {
   Answer serve(ipc::Transfer& request);
   Answer permanent_state(ipc::Transfer& request);
   Answer shutdown(ipc::Transfer& request);
+  Answer status(ipc::Transfer& request);
 
   UniqueFd control_;
   Tpm tpm_;
@@ -120,6 +122,7 @@ const Engine::Handler Engine::kHandlers[] = {
     {ipc::Verb::Serve, &Engine::serve},
     {ipc::Verb::PermanentState, &Engine::permanent_state},
     {ipc::Verb::Shutdown, &Engine::shutdown},
+    {ipc::Verb::Status, &Engine::status},
 };
 
 unsigned Engine::state() const noexcept {
@@ -203,8 +206,10 @@ Engine::Answer Engine::hash_sequence(ipc::Transfer& request) {
 }
 
 Engine::Answer Engine::serve(ipc::Transfer& request) {
-  if (request.payload.size() != 1 || request.payload[0] > ipc::kServeRaw)
+  if (request.payload.size() != 2 || request.payload[0] > ipc::kServeRaw)
     return Error(ErrorCode::Malformed, "no such kind of node");
+  if (request.payload[1] != ipc::kChannelFuse)
+    return Error(ErrorCode::Unsupported, "this engine serves /dev/fuse only");
   if (nodes_.size() == kMaxNodes)
     return Error(ErrorCode::Exhausted,
                  "an instance has at most " + std::to_string(kMaxNodes) + " device nodes");
@@ -223,6 +228,12 @@ Engine::Answer Engine::permanent_state(ipc::Transfer&) {
 Engine::Answer Engine::shutdown(ipc::Transfer&) {
   power_off();
   return Bytes{};
+}
+
+Engine::Answer Engine::status(ipc::Transfer&) {
+  ipc::EngineStatus status;
+  status.nv_bytes = tpm_.permanent_state().size();
+  return ipc::encode(status);
 }
 
 }  // namespace

@@ -52,11 +52,16 @@ Result<> EngineLink::hash_sequence(BytesView data) {
   return {};
 }
 
-Result<> EngineLink::serve(NodeKind kind, UniqueFd fuse) {
-  const Bytes payload{static_cast<std::uint8_t>(kind == NodeKind::Managed ? kServeManaged : kServeRaw)};
-  const int fd = fuse.get();
-  VTPM_TRY_VOID(exchange(Verb::Serve, payload, {&fd, 1}));
+Result<> EngineLink::serve(NodeKind kind, UniqueFd fd, std::uint8_t channel) {
+  const Bytes payload{kind == NodeKind::Managed ? kServeManaged : kServeRaw, channel};
+  const int number = fd.get();
+  VTPM_TRY_VOID(exchange(Verb::Serve, payload, {&number, 1}));
   return {};
+}
+
+Result<EngineStatus> EngineLink::status() {
+  VTPM_TRY(const Bytes reply, exchange(Verb::Status, {}));
+  return decode_status(reply);
 }
 
 Result<Bytes> EngineLink::permanent_state() {

@@ -2,6 +2,7 @@
 // The supervisor's end of the frames between vtpmd, the zygote and the engines (FORMATS.md: "Engine frames").
 #pragma once
 
+#include "daemon/ipc/engine_status.h"
 #include "daemon/ipc/frame.h"
 
 #include <vtpm/control/attach.h>
@@ -43,8 +44,10 @@ class EngineLink {
   // TPM_IO_Hash_Start, _Data and _End at locality 4: PCR 17-22 become zeros, then PCR 17 is extended with
   // SHA-256(data). At most 64 KiB.
   Result<> hash_sequence(BytesView data);
-  // Serve tenants on this /dev/fuse fd (taken over).
-  Result<> serve(NodeKind kind, UniqueFd fuse);
+  // Serve tenants on this descriptor (taken over): a /dev/fuse, or what `channel` (kChannel*) says.
+  Result<> serve(NodeKind kind, UniqueFd fd, std::uint8_t channel = kChannelFuse);
+  // Also tells that the engine answers.
+  Result<EngineStatus> status();
   // libtpms' permanent state blob.
   Result<Bytes> permanent_state();
   // TPM2_Shutdown(CLEAR) and power-off, in order. The engine then exits when the link is destroyed.

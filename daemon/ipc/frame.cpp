@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/ipc/frame.h"
 
+#include "daemon/ipc/engine_status.h"
+
 #include <vtpm/tpm/constants.h>
 
 #include <algorithm>
@@ -20,10 +22,13 @@ constexpr std::array kVerbs = {
     VerbRow{Verb::PowerOn, "power-on", Receiver::Engine, kWhenNever | kWhenStopped, 0, 0, kMaxTransfer, 0},
     VerbRow{Verb::Transmit, "transmit", Receiver::Engine, kWhenOn, 0, 0, 1 + kMaxPayload / 2, kCommand},
     VerbRow{Verb::HashSequence, "hash-sequence", Receiver::Engine, kWhenOn, 0, 0, kMaxPayload, 0},
-    VerbRow{Verb::Serve, "serve", Receiver::Engine, kWhenOn, 1, 0, 1, 0},
+    VerbRow{Verb::Serve, "serve", Receiver::Engine, kWhenOn, 1, 0, 2, 0},
     VerbRow{Verb::PermanentState, "permanent-state", Receiver::Engine, kWhenOn | kWhenStopped, 0, 0, 0,
             kMaxTransfer},
     VerbRow{Verb::Shutdown, "shutdown", Receiver::Engine, kWhenOn, 0, 0, 0, 0},
+    VerbRow{Verb::PowerOnDurable, "power-on-durable", Receiver::Engine, kWhenNever, 2, 0, 8 + 32 + 8, 8},
+    VerbRow{Verb::Status, "status", Receiver::Engine, kWhenNever | kWhenOn | kWhenStopped, 0, 0, 0,
+            EngineStatus::kSize},
     VerbRow{Verb::Spawn, "spawn", Receiver::Zygote, 0, 1, 1, 0, 4},
     VerbRow{Verb::Ready, "ready", Receiver::Supervisor, 0, 0, 0, 0, 0},
     VerbRow{Verb::Exited, "exited", Receiver::Supervisor, 0, 0, 0, 8, 0},

@@ -22,17 +22,24 @@ enum class Verb : std::uint16_t {
   PowerOn = 1,         // permanent state blob, or nothing -> nothing
   Transmit = 2,        // locality u8, command -> response
   HashSequence = 3,    // the data -> nothing
-  Serve = 4,           // node kind u8 (kServe*), a /dev/fuse descriptor -> nothing
+  Serve = 4,           // node kind u8, channel u8 (kServe*, kChannel*), a descriptor -> nothing
   PermanentState = 5,  // nothing -> permanent state blob
   Shutdown = 6,        // nothing -> nothing
-  Spawn = 16,          // the engine's socket -> pid u32, pidfd
-  Ready = 17,          // event: the zygote is jailed and serves
-  Exited = 18,         // event: pid u32, wait status u32
+  PowerOnDurable =
+      7,        // instance id 8 bytes, state key 32 bytes, least sequence u64, two slots -> sequence u64
+  Status = 8,   // nothing -> counters (EngineStatus)
+  Spawn = 16,   // the engine's socket -> pid u32, pidfd
+  Ready = 17,   // event: the zygote is jailed and serves
+  Exited = 18,  // event: pid u32, wait status u32
 };
 
 // The node kinds of Verb::Serve.
 inline constexpr std::uint8_t kServeManaged = 0;
 inline constexpr std::uint8_t kServeRaw = 1;
+// What the descriptor of Verb::Serve is.
+inline constexpr std::uint8_t kChannelFuse = 0;      // a /dev/fuse whose session is new, or goes on
+inline constexpr std::uint8_t kChannelOrphaned = 1;  // a /dev/fuse whose engine has died
+inline constexpr std::uint8_t kChannelSocket = 2;    // a listening stream socket
 
 // Who a request is for; an event goes to the supervisor.
 enum class Receiver { Engine, Zygote, Supervisor };

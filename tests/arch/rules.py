@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rules of the tree, as data: who may include whom, which headers and system calls belong where, what links what."""
 
-LIBRARY = {"os", "json", "tpm", "log", "evidence", "control", "device"}
+LIBRARY = {"os", "json", "tpm", "space", "log", "evidence", "control", "device"}
 
 # Component -> the other components it may include. A component of the library is both its public headers
 # (libvtpm/include/vtpm/NAME/) and its sources (libvtpm/src/NAME/); json is internal. tests/ may include anything.
@@ -9,6 +9,7 @@ EDGES = {
     "os": set(),
     "json": {"os"},
     "tpm": {"os"},
+    "space": {"os", "tpm"},
     "log": {"os", "tpm", "json"},
     "evidence": {"os", "tpm", "log", "json"},
     "control": {"os", "json"},
