@@ -15,7 +15,7 @@ namespace {
 
 // "vTPM" as SQLite's application_id: a file of another program is not taken for ours.
 constexpr std::uint64_t kApplicationId = 0x7654504d;
-constexpr std::uint64_t kSchemaVersion = 1;
+constexpr std::uint64_t kSchemaVersion = 2;
 
 constexpr const char* kSchema = R"(
 BEGIN;
@@ -24,10 +24,24 @@ CREATE TABLE node (level INTEGER NOT NULL, idx INTEGER NOT NULL, hash BLOB NOT N
                    PRIMARY KEY (level, idx)) WITHOUT ROWID;
 CREATE TABLE instance (
   id TEXT PRIMARY KEY, name TEXT, owner_uid INTEGER NOT NULL, created INTEGER NOT NULL,
-  container TEXT, image TEXT, config TEXT, state TEXT NOT NULL, reason TEXT, log_index INTEGER NOT NULL);
+  container TEXT, image TEXT, config TEXT, state TEXT NOT NULL, reason TEXT, log_index INTEGER NOT NULL,
+  durable INTEGER NOT NULL DEFAULT 0, identity TEXT, wrapped_key BLOB, sequence INTEGER, runtime TEXT);
 CREATE INDEX instance_live ON instance (state) WHERE state <> 'destroyed';
 PRAGMA application_id = 0x7654504d;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
+COMMIT;
+)";
+
+// What version 2 added to version 1, as one commit: a vtpmd that is ended in between finds the one or the
+// other.
+constexpr const char* kFromVersion1 = R"(
+BEGIN IMMEDIATE;
+ALTER TABLE instance ADD COLUMN durable INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE instance ADD COLUMN identity TEXT;
+ALTER TABLE instance ADD COLUMN wrapped_key BLOB;
+ALTER TABLE instance ADD COLUMN sequence INTEGER;
+ALTER TABLE instance ADD COLUMN runtime TEXT;
+PRAGMA user_version = 2;
 COMMIT;
 )";
 
@@ -141,6 +155,7 @@ Result<std::unique_ptr<Database>> Database::open(const std::string& file) {
   // Two supervisors never share the file (the state directory is locked): the WAL needs no shared memory.
   VTPM_TRY_VOID(database->execute("PRAGMA locking_mode = EXCLUSIVE; PRAGMA foreign_keys = ON;"));
   VTPM_TRY_VOID(database->execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"));
+  VTPM_TRY_VOID(database->migrate());
   return database;
 }
 
@@ -158,7 +173,7 @@ Result<> Database::check() {
   VTPM_TRY_VOID(id.step());
   if (id.integer(0) != kApplicationId)
     return Error(ErrorCode::Corrupt, file_ + ": is not a database of vtpmd; it was kept as it is");
-  if (id.integer(1) != kSchemaVersion)
+  if (id.integer(1) != kSchemaVersion && id.integer(1) != 1)
     return Error(ErrorCode::Unsupported, file_ + ": has schema version " + std::to_string(id.integer(1)) +
                                              ", this vtpmd knows " + std::to_string(kSchemaVersion));
   VTPM_TRY(Statement quick, prepare("PRAGMA quick_check(1)"));
@@ -166,6 +181,21 @@ Result<> Database::check() {
   if (!row || quick.text(0) != "ok")
     return sqlite_error(SQLITE_CORRUPT, file_, row ? quick.text(0) : "cannot be checked");
   return {};
+}
+
+Result<> Database::migrate() {
+  std::uint64_t version = 0;
+  {
+    VTPM_TRY(Statement found, prepare("PRAGMA user_version"));
+    VTPM_TRY_VOID(found.step());
+    version = found.integer(0);
+  }
+  if (version == kSchemaVersion) return {};
+  Result<> done = execute(kFromVersion1);
+  // A commit that did not happen leaves the transaction open.
+  if (!done && sqlite3_get_autocommit(handle_) == 0) static_cast<void>(execute("ROLLBACK"));
+  if (!done) return done.error().within("the database cannot be brought to schema version 2");
+  return done;
 }
 
 Result<> Database::prepare_schema() {

@@ -50,8 +50,9 @@ class Statement {
 // One database file, WAL, synchronous=FULL: what was committed survives a power cut.
 class Database {
  public:
-  // Opens the file or makes a new one (0600) with the current schema. A file that is not a database of ours,
-  // is damaged or has a newer schema is Corrupt or Unsupported, names the file, and is left as it is.
+  // Opens the file or makes a new one (0600) with the current schema; one of an older schema is brought to it
+  // once it was found whole. A file that is not a database of ours, is damaged or has a newer schema is
+  // Corrupt or Unsupported, names the file, and is left as it is.
   static Result<std::unique_ptr<Database>> open(const std::string& file);
   Database(const Database&) = delete;
   Database& operator=(const Database&) = delete;
@@ -66,6 +67,7 @@ class Database {
   Database(sqlite3* handle, std::string file) noexcept : handle_(handle), file_(std::move(file)) {}
   Result<> check();
   Result<> prepare_schema();
+  Result<> migrate();
 
   sqlite3* handle_;
   std::string file_;

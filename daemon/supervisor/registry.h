@@ -13,7 +13,7 @@
 
 namespace vtpm::supervisor {
 
-struct Supervision;  // an engine and what watches it (instances.cpp)
+struct Supervision;  // an engine and what watches it (supervision.h)
 
 struct Node {
   control::NodeKind kind;

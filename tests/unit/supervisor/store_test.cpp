@@ -3,7 +3,10 @@
 
 #include "tests/support/catch_result.h"
 
+#include <vtpm/os/encoding.h>
 #include <vtpm/os/file.h>
+
+#include <sqlite3.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -12,6 +15,20 @@ using namespace vtpm;
 using namespace vtpm::supervisor;
 
 namespace {
+
+// As the first release wrote it.
+constexpr const char* kVersion1 = R"(
+PRAGMA journal_mode = WAL;
+CREATE TABLE entry (idx INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
+CREATE TABLE node (level INTEGER NOT NULL, idx INTEGER NOT NULL, hash BLOB NOT NULL,
+                   PRIMARY KEY (level, idx)) WITHOUT ROWID;
+CREATE TABLE instance (
+  id TEXT PRIMARY KEY, name TEXT, owner_uid INTEGER NOT NULL, created INTEGER NOT NULL,
+  container TEXT, image TEXT, config TEXT, state TEXT NOT NULL, reason TEXT, log_index INTEGER NOT NULL);
+CREATE INDEX instance_live ON instance (state) WHERE state <> 'destroyed';
+PRAGMA application_id = 0x7654504d;
+PRAGMA user_version = 1;
+)";
 
 struct Directory {
   Directory() {
@@ -188,10 +205,45 @@ TEST_CASE("database: another program's database and a newer schema are refused")
   const Directory directory;
   { open(directory); }
   const auto [sql, code] =
-      GENERATE(table<std::string, ErrorCode>({{"PRAGMA user_version = 2", ErrorCode::Unsupported},
+      GENERATE(table<std::string, ErrorCode>({{"PRAGMA user_version = 3", ErrorCode::Unsupported},
                                               {"PRAGMA application_id = 1", ErrorCode::Corrupt}}));
   change(directory, sql);
   refused(directory, code);
+}
+
+TEST_CASE("database: a file of schema version 1 keeps its log and its rows, and gets what version 2 added") {
+  const Directory directory;
+  const std::string entry = log::serialize(create("aa"));
+  {
+    sqlite3* handle = nullptr;
+    REQUIRE(sqlite3_open(directory.file().c_str(), &handle) == SQLITE_OK);
+    const std::string leaf = to_hex(log::leaf_hash(as_bytes(entry)));
+    const std::string sql = std::string(kVersion1) + "INSERT INTO entry VALUES (0, CAST('" + entry +
+                            "' AS BLOB)); INSERT INTO node VALUES (0, 0, x'" + leaf +
+                            "'); INSERT INTO instance VALUES ('aa', 'old', 1000, 1, NULL, NULL, NULL, "
+                            "'running', NULL, 0);";
+    CHECK(sqlite3_exec(handle, sql.c_str(), nullptr, nullptr, nullptr) == SQLITE_OK);
+    sqlite3_close(handle);
+  }
+  {
+    const auto store = open(directory);
+    REQUIRE(store->log().size() == 1);
+    CHECK(as_text(*store->log().entry(0)) == entry);
+    CHECK(store->end_left_overs(7).value() == 1);
+    CHECK(store->add_instance(row("bb"), create("bb")));
+  }
+  const auto database = Database::open(directory.file());  // as version 2
+  REQUIRE(database);
+  auto rows = (*database)->prepare(
+      "SELECT id, name, state, durable, identity IS NULL, wrapped_key IS NULL, sequence IS NULL, "
+      "runtime IS NULL FROM instance WHERE id = 'aa'");
+  REQUIRE(rows);
+  REQUIRE(rows->step().value());
+  CHECK(rows->text(1) == "old");
+  CHECK(rows->text(2) == "destroyed");
+  CHECK(rows->integer(3) == 0);
+  for (int column = 4; column < 8; ++column)
+    CHECK(rows->integer(column) == 1);
 }
 
 TEST_CASE("database: the file is its owner's alone") {

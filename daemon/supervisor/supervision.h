@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// An engine that serves an instance, what watches it, and how it is talked to: for the units of Instances
+// (instances.cpp, instance_start.cpp, instance_end.cpp).
+#pragma once
+
+#include "daemon/supervisor/async.h"
+#include "daemon/supervisor/engines.h"
+#include "daemon/supervisor/registry.h"
+
+#include <boost/asio/posix/stream_descriptor.hpp>
+
+namespace vtpm::supervisor {
+
+using Descriptor = asio::posix::stream_descriptor;
+
+// An engine, whose turn it is to talk to it, and the ends that are waited for.
+struct Supervision {
+  Supervision(const asio::any_io_executor& executor, std::shared_ptr<Engine> e)
+      : engine(std::move(e)), turn(executor), engine_end(executor), container_end(executor) {}
+
+  void stop_watching_engine() {
+    boost::system::error_code ignored;  // a descriptor that was never opened
+    engine_end.close(ignored);
+  }
+  void stop_watching() {
+    stop_watching_engine();
+    boost::system::error_code ignored;
+    container_end.close(ignored);
+  }
+  // -1: bound to no container that is waited for.
+  int container_pidfd() { return container_end.is_open() ? container_end.native_handle() : -1; }
+
+  std::shared_ptr<Engine> engine;
+  AsyncLock turn;  // one conversation at a time: a quote and its event log belong together
+  Descriptor engine_end;
+  Descriptor container_end;
+};
+
+// A short conversation with an engine. One that broke it off is of no further use: its end is noticed by its
+// pidfd.
+template <class Talk>
+std::invoke_result_t<Talk&, ipc::EngineLink&> converse(Engine& engine, Talk talk) {
+  if (!engine.link) return Error(ErrorCode::Unreachable, "the engine has ended");
+  engine.begin_conversation();
+  auto outcome = talk(*engine.link);
+  if (!outcome && is_fatal_to_engine(outcome.error().kind())) engine.kill();
+  return outcome;
+}
+
+}  // namespace vtpm::supervisor
