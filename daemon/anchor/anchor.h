@@ -7,6 +7,7 @@
 
 #include <vtpm/log/entry.h>
 #include <vtpm/os/result.h>
+#include <vtpm/os/secret.h>
 #include <vtpm/tpm/attest.h>
 
 #include <memory>
@@ -21,6 +22,8 @@ struct AnchorConfig {
   bool embedded = false;
   std::string state_dir;  // where anchor.json (AK handle, Name, auth; 0600) and embedded-tpm.state are kept
   std::set<unsigned> pcrs = {0, 1, 2, 3, 4, 5, 6, 7};  // selected in quotes, SHA-256 bank
+  std::set<unsigned>
+      seal_pcrs;  // the host state key is sealed to their values when it is made; empty: to none
 };
 
 struct AnchorIdentity {
@@ -49,6 +52,13 @@ class Anchor {
   // PCR that changes in between is read again).
   virtual Result<AnchorQuote> quote(const tpm::Sha256& qualifying_data) = 0;
   virtual Result<tpm::PcrValues> read_pcrs() = 0;
+  // The host state key, 32 bytes: the instances' state keys are wrapped by it. Made at first use. Hardware:
+  // sealed in the TPM, its blob in state_dir/state-key.json. Embedded: state_dir/state.key, mode 0600, no
+  // better protected than the directory. A damaged file, or one that this TPM did not make: Corrupt, naming
+  // it; it is kept and no other key is made. PCRs that differ from those that it is sealed to: Configuration.
+  virtual Result<Secret> state_key() = 0;
+  // The same, but nothing is made: nullopt when there is no file.
+  virtual Result<std::optional<Secret>> existing_state_key() = 0;
   // Orderly end (TPM2_Shutdown of an embedded TPM, its state saved).
   virtual Result<> close() = 0;
 };

@@ -29,6 +29,8 @@ class TpmAnchor final : public Anchor {
   const AnchorIdentity& identity() const noexcept override { return identity_; }
   Result<AnchorQuote> quote(const tpm::Sha256& qualifying_data) override;
   Result<tpm::PcrValues> read_pcrs() override;
+  Result<Secret> state_key() override;
+  Result<std::optional<Secret>> existing_state_key() override;
   Result<> close() override;
 
  private:
@@ -93,6 +95,14 @@ Result<tpm::PcrValues> TpmAnchor::read_pcrs() {
     session_.reset();
   }
   return failure;
+}
+
+Result<Secret> TpmAnchor::state_key() {
+  return Error(ErrorCode::Unsupported, "the host state key is not built yet");
+}
+
+Result<std::optional<Secret>> TpmAnchor::existing_state_key() {
+  return Error(ErrorCode::Unsupported, "the host state key is not built yet");
 }
 
 Result<> TpmAnchor::close() {

@@ -98,6 +98,7 @@ class Engine {
   void power_off();
 
   Answer power_on(ipc::Transfer& request);
+  Answer power_on_durable(ipc::Transfer& request);
   Answer transmit(ipc::Transfer& request);
   Answer hash_sequence(ipc::Transfer& request);
   Answer serve(ipc::Transfer& request);
@@ -116,13 +117,10 @@ class Engine {
 };
 
 const Engine::Handler Engine::kHandlers[] = {
-    {ipc::Verb::PowerOn, &Engine::power_on},
-    {ipc::Verb::Transmit, &Engine::transmit},
-    {ipc::Verb::HashSequence, &Engine::hash_sequence},
-    {ipc::Verb::Serve, &Engine::serve},
-    {ipc::Verb::PermanentState, &Engine::permanent_state},
-    {ipc::Verb::Shutdown, &Engine::shutdown},
-    {ipc::Verb::Status, &Engine::status},
+    {ipc::Verb::PowerOn, &Engine::power_on},  {ipc::Verb::PowerOnDurable, &Engine::power_on_durable},
+    {ipc::Verb::Transmit, &Engine::transmit}, {ipc::Verb::HashSequence, &Engine::hash_sequence},
+    {ipc::Verb::Serve, &Engine::serve},       {ipc::Verb::PermanentState, &Engine::permanent_state},
+    {ipc::Verb::Shutdown, &Engine::shutdown}, {ipc::Verb::Status, &Engine::status},
 };
 
 unsigned Engine::state() const noexcept {
@@ -192,6 +190,10 @@ Engine::Answer Engine::power_on(ipc::Transfer& request) {
   VTPM_TRY_VOID(tpm_.power_on(request.payload));
   was_on_ = true;
   return Bytes{};
+}
+
+Engine::Answer Engine::power_on_durable(ipc::Transfer&) {
+  return Error(ErrorCode::Unsupported, "this engine has no durable state");
 }
 
 Engine::Answer Engine::transmit(ipc::Transfer& request) {

@@ -37,6 +37,13 @@ Result<Identity> provision(ipc::EngineLink& engine, std::string_view launch_docu
   return identity;
 }
 
+Result<> resume(ipc::EngineLink& engine, const Identity&, std::string_view launch_document) {
+  VTPM_TRY(const auto esys, connect(engine, tpm::Locality::tenant()));
+  VTPM_TRY_VOID(tss::startup(*esys, false));
+  VTPM_TRY_VOID(engine.hash_sequence(as_bytes(launch_document)));
+  return close_platform(*esys);
+}
+
 Result<InstanceQuote> quote(ipc::EngineLink& engine, const Bytes& ak_name,
                             const tpm::Sha256& qualifying_data) {
   VTPM_TRY(const auto esys, connect(engine, tpm::Locality::tenant()));

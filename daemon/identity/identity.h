@@ -25,6 +25,14 @@ struct Identity {
 // stays in transient slots.
 Result<Identity> provision(ipc::EngineLink& engine, std::string_view launch_document);
 
+// In a durable TPM that was just powered on from its slots: Startup(CLEAR), platform hierarchy closed again
+// with a random platformAuth that nobody keeps (Startup emptied it), the launch document measured into PCR 17
+// by the DRTM sequence; a try that an unclean stop alone cost is taken off the dictionary-attack counter
+// where lockoutAuth is empty. EK and AK at their handles, or derived again where the tenant removed them,
+// must have the known Names: else Conflict (the tenant's doing: endorsementAuth set, hierarchy disabled, EPS
+// changed). Nothing stays in transient slots.
+Result<> resume(ipc::EngineLink& engine, const Identity& known, std::string_view launch_document);
+
 struct InstanceQuote {
   Bytes quote;          // TPMS_ATTEST
   Bytes signature;      // TPMT_SIGNATURE

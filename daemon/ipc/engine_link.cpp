@@ -38,6 +38,24 @@ Result<> EngineLink::power_on(BytesView permanent) {
   return {};
 }
 
+Result<std::uint64_t> EngineLink::power_on_durable(const InstanceIdBytes& id, const Secret& state_key,
+                                                   std::uint64_t least_sequence, UniqueFd slot_a,
+                                                   UniqueFd slot_b) {
+  if (state_key.view().size() != kStateKeySize)
+    return Error(ErrorCode::Internal, "a state key of another size than 32 bytes");
+  Bytes payload;
+  payload.reserve(id.size() + kStateKeySize + sizeof least_sequence);  // no copy of the key is left behind
+  put(payload, id);
+  put(payload, state_key.view());
+  put_be(payload, least_sequence);
+  const Secret request(std::move(payload));
+  const std::array slots = {slot_a.get(), slot_b.get()};
+  VTPM_TRY(const Bytes reply, exchange(Verb::PowerOnDurable, request.view(), slots));
+  if (reply.size() != sizeof(std::uint64_t))
+    return Error(ErrorCode::Malformed, "engine frame: a sequence of another size");
+  return get_be<std::uint64_t>(reply);
+}
+
 Result<Bytes> EngineLink::transmit(tpm::Locality locality, BytesView command) {
   if (command.size() > kMaxPayload / 2)
     return Error(ErrorCode::Malformed, "a TPM command of more than 32 KiB");

@@ -8,11 +8,13 @@
 #include <vtpm/control/attach.h>
 #include <vtpm/os/bytes.h>
 #include <vtpm/os/result.h>
+#include <vtpm/os/secret.h>
 #include <vtpm/os/unix_socket.h>
 #include <vtpm/tpm/header.h>
 
 #include <sys/types.h>
 
+#include <array>
 #include <chrono>
 #include <deque>
 #include <memory>
@@ -22,6 +24,10 @@
 namespace vtpm::ipc {
 
 using control::NodeKind;
+
+// An instance's id, as the associated data of its slots has it.
+using InstanceIdBytes = std::array<std::uint8_t, 8>;
+inline constexpr std::size_t kStateKeySize = 32;  // bytes: AES-256
 
 // One engine. Thread-safe: calls are serialised; each blocks its caller until the engine's answer or
 // kEngineDeadline. An engine that does not answer in time (Timeout), breaks the protocol (Malformed) or is
@@ -39,6 +45,14 @@ class EngineLink {
   // Power-on only: the caller sends TPM2_Startup. May be called again after shutdown() (a power cycle keeps
   // permanent state).
   Result<> power_on(BytesView permanent = {});
+  // Initialises the TPM of a durable instance, before any other power-on: continues from the newest valid of
+  // its two slot files (FORMATS.md: "Slot files"), or, when both are empty and `least_sequence` is 0,
+  // manufactures a TPM and makes its first commit. The engine keeps the files, open for reading and writing,
+  // and commits to them before a response leaves. Returns the sequence of the last commit. Power-on only: the
+  // caller sends TPM2_Startup. Corrupt: neither slot can be used, or the newest is older than
+  // `least_sequence`; the text says which slot ("slot a", "slot b") and why, the files are left as they are.
+  Result<std::uint64_t> power_on_durable(const InstanceIdBytes& id, const Secret& state_key,
+                                         std::uint64_t least_sequence, UniqueFd slot_a, UniqueFd slot_b);
   // One command at a locality, and its response; the response code is the caller's to look at.
   Result<Bytes> transmit(tpm::Locality locality, BytesView command);
   // TPM_IO_Hash_Start, _Data and _End at locality 4: PCR 17-22 become zeros, then PCR 17 is extended with
