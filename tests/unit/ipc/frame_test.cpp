@@ -109,7 +109,8 @@ TEST_CASE("verbs: each is listed once") {
     CHECK(numbers.insert(static_cast<std::uint16_t>(row->verb)).second);
     CHECK((row->receiver == Receiver::Engine) == (row->when != 0));
   }
-  CHECK(names.size() == 9);
+  CHECK(names.contains("power-on"));
+  CHECK(names.contains("exited"));
 }
 
 TEST_CASE("transfer: a payload longer than a frame arrives whole") {
