@@ -46,6 +46,20 @@ json::Value value_of(const InstanceDestroy& entry) {
           {"reason", entry.reason}};
 }
 
+json::Value value_of(const InstanceReset& entry) {
+  return {{"kind", "instance.reset"},
+          {"time", entry.time},
+          {"instance", entry.instance},
+          {"reason", entry.reason}};
+}
+
+json::Value value_of(const InstanceState& entry) {
+  return {{"kind", "instance.state"},
+          {"time", entry.time},
+          {"instance", entry.instance},
+          {"sequence", entry.sequence}};
+}
+
 Result<Entry> host_start(json::Reader& reader) {
   HostStart entry{};
   VTPM_TRY(entry.time, reader.integer("time"));
@@ -89,11 +103,29 @@ Result<Entry> instance_destroy(json::Reader& reader) {
   return Entry(std::move(entry));
 }
 
+Result<Entry> instance_reset(json::Reader& reader) {
+  InstanceReset entry{};
+  VTPM_TRY(entry.time, reader.integer("time"));
+  VTPM_TRY(entry.instance, plain_text(reader, "instance", kMaxId));
+  VTPM_TRY(entry.reason, plain_text(reader, "reason", kMaxShortText));
+  return Entry(std::move(entry));
+}
+
+Result<Entry> instance_state(json::Reader& reader) {
+  InstanceState entry{};
+  VTPM_TRY(entry.time, reader.integer("time"));
+  VTPM_TRY(entry.instance, plain_text(reader, "instance", kMaxId));
+  VTPM_TRY(entry.sequence, reader.integer("sequence"));
+  return Entry(std::move(entry));
+}
+
 Result<Entry> entry_of_kind(std::string_view kind, json::Reader& reader) {
   if (kind == "host.start") return host_start(reader);
   if (kind == "host.stop") return host_stop(reader);
   if (kind == "instance.create") return instance_create(reader);
   if (kind == "instance.destroy") return instance_destroy(reader);
+  if (kind == "instance.reset") return instance_reset(reader);
+  if (kind == "instance.state") return instance_state(reader);
   return Error(ErrorCode::Malformed, "kind: unknown");
 }
 

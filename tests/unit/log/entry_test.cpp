@@ -24,6 +24,10 @@ const std::string kCreate = R"({"ak_name":")" + kName + R"(","config":"sha256:)"
                             R"(","owner":4294967295,"time":3})";
 const std::string kDestroy =
     R"({"instance":"i1","kind":"instance.destroy","reason":"requested","time":18446744073709551615})";
+const std::string kReset =
+    R"({"instance":"i1","kind":"instance.reset","reason":"killed by signal 9","time":4})";
+const std::string kState =
+    R"({"instance":"i1","kind":"instance.state","sequence":18446744073709551615,"time":5})";
 
 std::string replaced(std::string text, std::string_view from, std::string_view to) {
   const auto at = text.find(from);
@@ -47,10 +51,12 @@ TEST_CASE("entry: each kind has the one spelling that FORMATS.md gives") {
   CHECK(serialize(InstanceCreate{3, "i1", ~0U, 5, "c1", "sha256:" + kDigest, "sha256:" + kDigest, name, name,
                                  kSha}) == kCreate);
   CHECK(serialize(InstanceDestroy{~0ULL, "i1", "requested"}) == kDestroy);
+  CHECK(serialize(InstanceReset{4, "i1", "killed by signal 9"}) == kReset);
+  CHECK(serialize(InstanceState{5, "i1", ~0ULL}) == kState);
 }
 
 TEST_CASE("entry: what is read is written as the same bytes") {
-  const std::string bytes = GENERATE(kStart, kStop, kCreate, kDestroy);
+  const std::string bytes = GENERATE(kStart, kStop, kCreate, kDestroy, kReset, kState);
   const auto entry = parse_entry(as_bytes(bytes));
   REQUIRE(entry);
   CHECK(serialize(*entry) == bytes);
@@ -97,4 +103,8 @@ TEST_CASE("entry: malformed entries are refused with the member's name") {
   CHECK(refusal(replaced(kCreate, R"("image":"sha256:)", R"("image":"sha512:)")).starts_with("image: "));
   CHECK(refusal(replaced(kCreate, R"("container":"c1")", R"("container":")" + std::string(257, 'c') + "\""))
             .starts_with("container: "));
+  CHECK(refusal(replaced(kReset, R"("reason":"killed by signal 9")", R"("reason":"")"))
+            .starts_with("reason: "));
+  CHECK(refusal(replaced(kState, R"("sequence":18446744073709551615,)", "")) == "sequence: missing");
+  CHECK(refusal(replaced(kState, "18446744073709551615", "-1")).starts_with("sequence: "));
 }

@@ -37,8 +37,8 @@ struct HostStop {
   std::uint64_t time;
 };
 
-// An instance was manufactured: "instance.create". `launch` is the digest that the DRTM sequence extended
-// into PCR 17: SHA-256 of the launch document (see launch.h).
+// An instance was manufactured, or a durable one was started again: "instance.create". `launch` is the digest
+// that the DRTM sequence extended into PCR 17: SHA-256 of the launch document (see launch.h).
 struct InstanceCreate {
   std::uint64_t time;
   std::string instance;      // its id
@@ -59,7 +59,22 @@ struct InstanceDestroy {
   std::string reason;  // "requested", "container-ended", "engine-died", "supervisor-restarted", ...
 };
 
-using Entry = std::variant<HostStart, HostStop, InstanceCreate, InstanceDestroy>;
+// The engine of a durable instance died, and another continues from its stored state: "instance.reset".
+struct InstanceReset {
+  std::uint64_t time;
+  std::string instance;
+  std::string reason;  // how the engine ended: "killed by signal 9 (SIGKILL)", ...
+};
+
+// A durable instance had stored this much: "instance.state". A start from an older state is refused.
+struct InstanceState {
+  std::uint64_t time;
+  std::string instance;
+  std::uint64_t sequence;  // of the last commit to its slots
+};
+
+using Entry =
+    std::variant<HostStart, HostStop, InstanceCreate, InstanceDestroy, InstanceReset, InstanceState>;
 
 std::string serialize(const Entry& entry);
 Result<Entry> parse_entry(BytesView bytes);
