@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same commands to a swtpm, to a vTPM's managed node and to a vTPM's raw node: same response codes, same shapes.
 
-differential_test.py [--seed N] [--count N] [--stream N] [--only swtpm|managed|raw] [--verbose]
+differential_test.py [--seed N] [--count N] [--stream N] [--nodes managed,neighbour,raw] [--keep-going] [--verbose]
 
 A run is streams of commands, each on new TPMs; stream number N of a seed is always the same. Of a stream that fails the
 log is printed, and the shortest part of it that still fails. Run by CTest as root, with VTPM_BIN_DIR and VTPM_SOURCE_DIR;
@@ -43,9 +43,8 @@ class Bench:
         self.count += 1
         self.endpoints = [Swtpm(os.path.join(self.host.directory, f"swtpm-{self.count}"))]
         try:
-            for raw in (False, True):
-                if ("raw" if raw else "managed") in self.names:
-                    self.endpoints.append(Vtpm(self.host, self.host.directory, raw))
+            for name in self.names:
+                self.endpoints.append(Vtpm(self.host, self.host.directory, name == "raw", name == "neighbour"))
         except BaseException:
             self.__exit__()
             raise
@@ -138,6 +137,8 @@ def run_stream(bench, seed, count, report, log):
             if response.rc == FAILURE:
                 report.failure_modes[step.label()] += 1
                 return
+            if response.rc == 0 and step.change_bytes and step.uses:
+                return  # what was damaged may have decided what was written, and differently in each TPM
             generator.after(step, response)
 
 
@@ -208,7 +209,8 @@ def main():
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--count", type=int, default=100_000 if os.environ.get("VTPM_LONG") else 3000)
     parser.add_argument("--stream", type=int, help="only this stream, by the number that a failure printed")
-    parser.add_argument("--nodes", default="managed,raw")
+    parser.add_argument("--nodes", default="managed,raw",
+                        help="managed, raw, and neighbour: a managed node that another client keeps busy")
     parser.add_argument("--keep-going", action="store_true", help="count the streams that differ, do not stop at the first")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()

@@ -115,10 +115,36 @@ class Swtpm:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+class Neighbour:
+    """Another client of a managed node, which takes all of the TPM's slots again and again: contexts have to move."""
+
+    EVERY = 3  # commands of the stream
+
+    def __init__(self, node):
+        self.node, self.count, self.held = node, 0, []
+
+    def work(self):
+        self.count += 1
+        if self.count % self.EVERY:
+            return
+        while len(self.held) > 5:
+            run(self.node, tpm2.CC["FlushContext"], params=u32(self.held.pop(0)))
+        password = [tpm2.Authorization()]
+        sequence = run(self.node, tpm2.CC["HashSequenceStart"], params=b2(b"") + u16(ALG["sha256"])).handle
+        session = run(self.node, tpm2.CC["StartAuthSession"], [tpm2.NULL, tpm2.NULL],
+                      b2(bytes(16)) + b2(b"") + b"\1" + NONE + u16(ALG["sha256"])).handle
+        self.held += [sequence, session]
+        for handle in self.held:  # each of them has to be in the TPM for this
+            if handle >> 24 == 0x80:
+                run(self.node, tpm2.CC["SequenceUpdate"], [handle], b2(b"x"), password)
+            else:
+                run(self.node, tpm2.CC["PolicyGetDigest"], [handle])
+
+
 class Vtpm:
     """An instance of its own with one node."""
 
-    def __init__(self, host, directory, raw):
+    def __init__(self, host, directory, raw, neighbour=False):
         self.host, self.raw, self.name = host, raw, "raw node" if raw else "managed node"
         self.instance = self.ctl("create")
         self.path = os.path.join(directory, "node-" + self.instance)
@@ -130,6 +156,15 @@ class Vtpm:
             self.close()
             raise
         self.transceive = self.node.transceive
+        self.neighbour = None
+        if neighbour:
+            self.neighbour = Neighbour(self.open())
+            self.transceive = self.disturbed
+            self.name = "managed node beside a busy one"
+
+    def disturbed(self, data):
+        self.neighbour.work()
+        return self.node.transceive(data)
 
     def open(self):
         self.opened.append(tpm2.Node(self.path))

@@ -11,14 +11,14 @@ from tpm2 import CC, b2, u16, u32, u64
 
 # How often which step is tried; those that cannot be made now are passed over.
 WEIGHTS = {
-    "create_primary": 9, "create": 6, "load": 10, "create_loaded": 3, "load_external": 9, "flush": 7, "context_save": 3,
+    "create_primary": 9, "create": 9, "load": 10, "create_loaded": 3, "load_external": 9, "flush": 7, "context_save": 3,
     "context_load": 4, "evict": 3, "read_public": 3, "object_change_auth": 3, "misplaced": 4,
     "sign": 7, "verify": 4, "hash_": 4, "hmac": 4, "sequence_start": 3, "sequence_update": 3, "sequence_complete": 3,
     "event_complete": 2, "encrypt_decrypt": 4, "rsa_encrypt": 3, "rsa_decrypt": 5, "ecdh": 3, "commit": 2, "unseal": 4, "attest": 8,
     "duplicate": 4, "import_": 4, "rewrap": 3, "credential": 3,
     "nv_define": 5, "nv_undefine": 1.2, "nv_write": 9, "nv_read": 7, "nv_lock": 1, "nv_change_auth": 2, "nv_look": 2,
     "pcr_step": 7, "change_hierarchy_auth": 0.6, "hierarchy_step": 1.5, "clear": 0.12, "lockout_step": 0.8, "audit_step": 1,
-    "new_session": 9, "policy_step": 16, "capability": 6, "odds": 5,
+    "new_session": 10, "policy_step": 16, "capability": 6, "odds": 5,
 }
 # Commands that may answer a changed parameter with a success that the model cannot follow.
 FRAGILE = {CC[n] for n in ("HierarchyChangeAuth", "NV_ChangeAuth", "Clear", "HierarchyControl", "ClearControl", "SetPrimaryPolicy",
@@ -30,13 +30,15 @@ LIMITS = {"properties": [0x100, 0x110, 0x120, 0x12E, 0x200, 0x206, 0x210, 0, 0x3
 class Generator(Objects, Keys, State, Model):
     def __init__(self, seed, mutations=0.12):
         super().__init__(seed)
-        self.mutations = mutations
+        self.mutations, self.made = mutations, 0
         self.names, self.weights = list(WEIGHTS), list(WEIGHTS.values())
 
     def next(self):
+        self.made += 1
         while True:
             if self.queue:
-                step = self.queue.pop(0)()
+                make = self.queue.pop(0)
+                step = make() if make else None
                 if step is not None:
                     return step
                 continue
@@ -45,7 +47,8 @@ class Generator(Objects, Keys, State, Model):
                 name = "lockout_step"
             if self.free_slots() <= 0 and self.chance(0.25):
                 name = "flush"
-            step = getattr(self, name)()
+            self.again = getattr(self, name)
+            step = self.again()
             if step is not None and not (self.is_tight(step) and self.chance(0.9)):
                 if self.chance(self.mutations):
                     self.spoil(step)
@@ -78,16 +81,12 @@ class Generator(Objects, Keys, State, Model):
 
     def odds(self):
         what = self.pick(["GetRandom", "GetRandom", "StirRandom", "SelfTest", "IncrementalSelfTest", "GetTestResult", "ReadClock",
-                          "TestParms", "ECC_Parameters", "Startup", "Shutdown", "unknown", "CertifyX509", "ZGen_2Phase"])
+                          "TestParms", "ECC_Parameters", "Startup", "Shutdown", "unknown", "CertifyX509"])
         if what == "unknown":
             return Step(self.pick([0x11E, 0x12F, 0x141, 0x179, 0x194, 0x198, 0x20000000, 0x1FF, 0]), (), (), [self.bytes(0, 8)])
-        if what in ("CertifyX509", "ZGen_2Phase"):
-            key = self.usable(sign=True) if what == "CertifyX509" else self.usable(ecdh=True)
-            if key is None:
-                return None
-            if what == "CertifyX509":
-                return self.step(what, [key, key], 2, [b2(b""), u16(0x10), b2(self.bytes(8))], roles=["admin", "user"])
-            return self.step(what, [key], 1, [b2(b""), b2(b""), u16(0x19), u16(0)])
+        if what == "CertifyX509":
+            key = self.usable(sign=True)
+            return key and self.step(what, [key, key], 2, [b2(b""), u16(0x10), b2(self.bytes(8))], roles=["admin", "user"])
         params = {
             "GetRandom": lambda: u16(self.pick([0, 1, 32, 64, 65, 0xFFFF])), "StirRandom": lambda: b2(self.bytes(0, 128)),
             "SelfTest": lambda: b"\0", "IncrementalSelfTest": lambda: u32(1) + u16(self.pick([0xB, 4, 0x18, 0x7777])),

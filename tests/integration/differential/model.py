@@ -50,7 +50,7 @@ class Model:
         self.objects, self.persistents, self.sessions, self.blobs = [], [], [], []
         self.contexts, self.indices, self.tickets, self.duplicates = [], [], [], []
         self.queue = []  # functions that make the next steps
-        self.locked_out = False
+        self.locked_out, self.again = False, None
         for name, handle in (("ek", EK), ("srk", SRK), ("ak", AK)):
             self.queue.append(lambda name=name, handle=handle: self.meet_provisioned(name, handle))
 
@@ -138,8 +138,7 @@ class Model:
         session = ready[0]
         used.append(session)
         plain, keyed = "Password" in recipe, "AuthValue" in recipe
-        auth = entity.auth if plain or keyed else b""
-        return Use(session, auth, self.attributes(), self.bytes(16, 32), keyed=keyed, plain=plain, policy=True)
+        return Use(session, entity.auth, self.attributes(), self.bytes(16, 32), keyed=keyed, plain=plain, policy=True)
 
     def flags(self, code, uses, used):
         """Adds audit and parameter encryption to the sessions of a command, and sessions that serve only these."""
@@ -189,8 +188,11 @@ class Model:
         if recipe is None:
             return None
         session = self.pick([s for s in self.sessions if s.session_kind == "policy" and s.alg == ALG["sha256"]])
+        again, self.again = self.again, None  # what wanted it is tried once more
         if session is None:
-            self.queue.append(lambda: self.start_session("policy"))
+            if len(self.sessions) >= SLOTS:
+                self.queue.append(lambda: self.flush(self.pick(self.sessions)))
+            self.queue += [lambda: self.start_session("policy"), again]
             return None
         session.facts["ready"] = None
         makers = [lambda: self.plain_step("PolicyRestart", [session])]
@@ -200,7 +202,7 @@ class Model:
             session.facts["ready"] = recipe
 
         makers.append(lambda: self.plain_step("PolicyGetDigest", [session], done=ready))
-        self.queue.extend(makers)
+        self.queue += makers + [again]
         return None
 
     def plain_step(self, name, handles=(), params=(), out=None, done=None, same=None):

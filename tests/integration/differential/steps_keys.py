@@ -164,13 +164,30 @@ class Keys:
         """Commit and EC_Ephemeral: their counters must advance alike."""
         key = self.usable(ecdaa=True)
         if key is None or self.chance(0.4):
-            return self.step("EC_Ephemeral", (), 0, [u16(self.pick([3, 4, 0x10]))])
-        step = self.step("Commit", [key], 1, [b2(b""), b2(b""), b2(b"")])
-        if step and self.chance(0.6):
-            def sign(counter=self.random.randint(0, 3)):
-                return self.step("Sign", [key], 1, [b2(self.bytes(32)), u16(ALG["ecdaa"]) + SHA256 + u16(counter), NO_TICKET])
-            self.queue.append(sign)
-        return step
+            return self.ephemeral()
+
+        def out(replica, response):
+            key.set(replica, counter=response.params[-2:])
+
+        def sign():
+            return self.step("Sign", [key], 1, [b2(self.bytes(32)), u16(ALG["ecdaa"]) + SHA256, raw(key, "counter"), NO_TICKET])
+
+        return self.step("Commit", [key], 1, [b2(b2(b"") * 2), b2(b""), b2(b"")], out, lambda: self.queue.append(sign))
+
+    def ephemeral(self):
+        """EC_Ephemeral, and with its point and a key the two-phase exchange."""
+        curve = self.pick([3, 4, 0x10])
+        key, made = self.usable(ecdh=True, curve=curve), Entity("ephemeral")
+
+        def out(replica, response):
+            made.set(replica, point=response.params[:-2], counter=response.params[-2:])
+
+        def exchange():
+            if key not in self.keys():
+                return None
+            return self.step("ZGen_2Phase", [key], 1, [raw(made, "point"), raw(made, "point"), u16(ALG["ecdh"]), raw(made, "counter")])
+
+        return self.step("EC_Ephemeral", (), 0, [u16(curve)], out, (lambda: self.queue.append(exchange)) if key else None)
 
     def unseal(self):
         key = self.usable(sealed=True)
@@ -220,11 +237,16 @@ class Keys:
             made.set(replica, key=reader.b2(), private=reader.b2(), seed=reader.b2())
 
         made.facts["inner"] = inner = self.chance(0.3)
-        return self.step("Duplicate", [entity, target], 1, [b2(b""), tpm2.u16(ALG["aes"]) + u16(128) + u16(ALG["cfb"]) if inner
-                         else NONE], out, lambda: self.duplicates.append(made), role="dup")
+
+        def done():
+            self.duplicates.append(made)
+            self.queue.append(self.pick([self.import_, self.rewrap]))
+
+        return self.step("Duplicate", [entity, target], 1, [b2(b""), u16(ALG["aes"]) + u16(128) + u16(ALG["cfb"]) if inner
+                         else NONE], out, done, role="dup")
 
     def import_(self):
-        made = self.pick(d for d in self.duplicates if d.target in self.keys() or d.target is self.null)
+        made = self.pick([d for d in self.duplicates if d.target in self.keys() or d.target is self.null][-3:])
         if made is None:
             return None
         parent = made.target if made.target in self.keys(storage=True) else self.parent()
@@ -242,8 +264,8 @@ class Keys:
 
     def rewrap(self):
         made = self.pick(d for d in self.duplicates if d.target in self.keys(storage=True) and not d.inner)
-        other = self.pick(self.keys(storage=True))
-        if made is None or other is None:
+        other = self.pick([k for k in self.keys(storage=True) if k.type != "symcipher"] + [self.null])
+        if made is None or self.free_slots() < 1:
             return None
         return self.step("Rewrap", [made.target, other], 1, [blob(made, "private"), blob(made.source, "name"), blob(made, "seed")])
 

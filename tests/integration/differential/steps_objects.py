@@ -94,7 +94,7 @@ class Objects:
         entity.set(replica, handle=response.handle, alive=True, public=public, name=name)
 
     def create_primary(self):
-        facts, public, data = self.template(self.pick(["storage", "sign", "restricted-sign", "ecdh", "hmac", "aes", "seal", "derive"]),
+        facts, public, data = self.template(self.pick(["storage", "storage", "sign", "restricted-sign", "ecdh", "ecdaa", "hmac", "aes", "seal", "derive"]),
                                             primary=True)
         hierarchy = self.pick([self.owner] * 4 + [self.endorsement] * 3 + [self.null] * 3 + [self.platform])
         entity = Entity("object", primary=True, hierarchy=hierarchy.number, **facts)
@@ -114,7 +114,8 @@ class Objects:
 
     def parent(self):
         choices = [k for k in self.keys(storage=True) if not k.facts.get("persistent") or self.free_slots()]
-        return self.pick([k for k in choices if k.kind != "ek"] or choices)
+        srk = [k for k in choices if k.kind == "srk"]
+        return srk[0] if srk and self.chance(0.6) else self.pick([k for k in choices if k.kind != "ek"] or choices)
 
     def create(self):
         parent = self.parent()
@@ -131,10 +132,15 @@ class Objects:
             entity.set(replica, ticket=reader.take(6) + b2(reader.b2()), parent=parent.value(replica, "name"))
 
         params = [b2(b2(entity.auth) + b2(data)), b2(public), b2(self.bytes(0, 20)), u32(0)]
-        return self.step("Create", [parent], 1, params, out, lambda: self.blobs.append(entity))
+        def done():
+            self.blobs.append(entity)
+            if self.free_slots() > 1 and self.chance(0.6):
+                self.queue.append(lambda: self.load(entity))
 
-    def load(self):
-        made = self.pick(b for b in self.blobs if b.made_by in self.objects + self.persistents)
+        return self.step("Create", [parent], 1, params, out, done)
+
+    def load(self, made=None):
+        made = made or self.pick([b for b in self.blobs if b.made_by in self.objects + self.persistents][-6:])
         if made is None or self.chance(0.03):
             made = self.pick(self.blobs)
         if made is None:
@@ -149,8 +155,13 @@ class Objects:
             self.keep_object(entity, response, replica, made.value(replica, "public"), tpm2.Reader(response.params).b2())
             entity.set(replica, **{k: made.value(replica, k) for k in ("creation_hash", "ticket") if k in replica.values[made.id]})
 
-        return self.step("Load", [parent], 1, [blob(made, "private"), blob(made, "public")], out,
-                         lambda: self.objects.append(entity))
+        def done():
+            self.objects.append(entity)
+            if entity.facts.get("movable") and self.chance(0.7):
+                self.again = self.duplicate
+                self.queue.append(self.duplicate)
+
+        return self.step("Load", [parent], 1, [blob(made, "private"), blob(made, "public")], out, done)
 
     def create_loaded(self):
         parent = self.pick([self.parent(), self.owner, self.null] + self.keys(derive=True))
@@ -283,10 +294,11 @@ class Objects:
                 owner = self.owner
                 return self.step("EvictControl", [owner, old], 1, [lambda replica: u32(old.handle(replica))], self.dies(old),
                                  lambda: self.forget(old))
-        source = self.pick(o for o in self.objects if o.kind == "object" and not o.facts.get("public_only"))
+        source = self.pick(o for o in self.objects if o.kind == "object" and not o.facts.get("public_only") and
+                           (o.facts.get("hierarchy") != tpm2.NULL or self.chance(0.05)))
         if source is None or len(self.persistents) > 7:
             return None
-        handle = 0x81000100 + self.random.randrange(12)
+        handle = 0x81000100 + self.random.randrange(40)
         entity = Entity("persistent", **{**source.facts, "persistent": True})
         entity.auth = source.auth
 

@@ -11,6 +11,8 @@ OWNER_WRITE, AUTH_WRITE, POLICY_WRITE, OWNER_READ, AUTH_READ, POLICY_READ = 0x2,
 WRITE_ALL, WRITE_DEFINE, WRITE_STCLEAR, GLOBAL_LOCK, READ_STCLEAR, NO_DA, ORDERLY, CLEAR_STCLEAR = (
     0x1000, 0x2000, 0x4000, 0x8000, 0x80000000, 0x2000000, 0x4000000, 0x8000000)
 
+LATE = 330  # commands of a stream
+
 
 class State:
     """Mixed into the generator."""
@@ -62,18 +64,27 @@ class State:
         index = self.pick(self.indices)
         return index and self.step("NV_UndefineSpace", [self.owner, index], 1, (), self.dies(index), lambda: self.forget(index))
 
-    def nv_authority(self, index):
-        return self.owner if self.chance(0.4) or index.pin else index
+    def nv_authority(self, index, flag=AUTH_WRITE):
+        """The index itself where its attributes allow that, mostly."""
+        allowed = index.facts["attributes"] & flag
+        return self.owner if self.chance(0.4 if allowed else 0.97) else index
+
+    def written_index(self):
+        return self.pick(i for i in self.indices if i.facts.get("written") or self.chance(0.1))
 
     def nv_renames(self, index):
         """A first write, or a lock, changes an index' attributes and with them its Name."""
-        return lambda: self.queue.insert(0, lambda: self.nv_public(index))
+        def done():
+            index.facts["written"] = True
+            self.queue.insert(0, lambda: self.nv_public(index))
+
+        return done
 
     def nv_write(self):
         index = self.pick(self.indices)
         if index is None:
             return None
-        authority, kind = self.nv_authority(index), index.nv
+        authority, kind = self.owner if index.pin else self.nv_authority(index), index.nv
         done = self.nv_renames(index)
         if self.chance(0.04):
             kind = self.pick([ORDINARY, COUNTER, BITS, EXTEND])
@@ -93,12 +104,12 @@ class State:
         return self.step("NV_Write", [authority, index], 1, [b2(data), u16(offset)], None, done)
 
     def nv_read(self):
-        index = self.pick(self.indices)
+        index = self.written_index()
         if index is None:
             return None
         size = self.random.randint(0, min(1024, index.size + (1 if self.chance(0.1) else 0)))
         offset = self.random.randint(0, max(0, index.size - size))
-        authority = index if index.pin and self.chance(0.5) else self.nv_authority(index)
+        authority = self.nv_authority(index, AUTH_READ)
         return self.step("NV_Read", [authority, index], 1, [u16(size), u16(offset)])
 
     def nv_lock(self):
@@ -129,7 +140,7 @@ class State:
     # ---- PCRs
 
     def pcr(self):
-        return Fixed(self.pick([0, 1, 7, 8, 10, 15, 16, 16, 17, 20, 23, 23, 24]) if self.chance(0.9) else tpm2.NULL)
+        return Fixed(self.pick([0, 1, 7, 8, 10, 15, 16, 16, 16, 16, 17, 20, 23, 23, 23, 24]) if self.chance(0.9) else tpm2.NULL)
 
     def pcr_step(self):
         what = self.pick(["extend", "extend", "event", "reset", "read", "read", "value"])
@@ -161,6 +172,11 @@ class State:
 
     def hierarchy_step(self):
         what = self.pick(["policy", "control", "clear-control", "clock", "rate", "platform"])
+        if self.made > LATE and self.chance(0.3):
+            # What only the platform, whom nobody knows, could undo.
+            if self.chance(0.5):
+                return self.step("ClearControl", [self.lockout], 1, [b"\1"])
+            return self.step("HierarchyControl", [self.endorsement], 1, [u32(tpm2.ENDORSEMENT), b"\0"])
         if what == "policy":
             entity = self.pick([self.owner, self.endorsement, self.lockout])
             policy = self.pick([(b"", 0x10), (policy_digest(("AuthValue",)), 0xB), (self.bytes(20), 0xB)])
@@ -234,7 +250,7 @@ class State:
             "PolicyDuplicationSelect": lambda: [b2(self.bytes(34)), b2(self.bytes(34)), self.pick([b"\0", b"\1"])],
             "PolicyCounterTimer": lambda: [b2(bytes(8)), u16(0), u16(self.pick([5, 7, 4]))],
         }
-        name = self.pick(list(simple) + ["secret", "secret", "nv", "signed", "authorize", "authorize-nv", "digest", "ticket"])
+        name = self.pick(list(simple) + ["secret", "secret", "nv", "signed", "signed", "authorize", "authorize", "authorize-nv", "digest", "ticket"])
         if name in simple:
             return self.plain_step(name, [session], simple[name]())
         if name == "digest":
@@ -252,8 +268,14 @@ class State:
             made.set(replica, timeout=reader.b2(), ticket=reader.rest())
 
         expiration = self.pick([0, 0, 0xFFFFFF00, 600])  # negative: a ticket
-        return self.step("PolicySecret", [entity, session], 1, [b2(b""), b2(b""), b2(made.reference), u32(expiration)], out,
-                         lambda: self.tickets.append(made) if expiration > 1 << 31 else None)
+
+        def done():
+            if expiration > 1 << 31:
+                self.tickets.append(made)
+                if session in self.sessions:
+                    self.queue.append(lambda: self.policy_ticket(session))
+
+        return self.step("PolicySecret", [entity, session], 1, [b2(b""), b2(b""), b2(made.reference), u32(expiration)], out, done)
 
     def policy_ticket(self, session):
         made = self.pick(t for t in self.tickets if t.ticket_kind == "policy")
@@ -261,20 +283,39 @@ class State:
                                         lambda replica: b2(made.entity.name(replica)), raw(made, "ticket")])
 
     def policy_nv(self, session):
-        index = self.pick(self.indices)
+        index = self.written_index()
         if index is None:
             return None
         operand = self.bytes(0, min(8, index.size))
-        return self.step("PolicyNV", [self.nv_authority(index), index, session], 1,
+        return self.step("PolicyNV", [self.nv_authority(index, AUTH_READ), index, session], 1,
                          [b2(operand), u16(0), u16(self.random.randint(0, 12))])
 
     def policy_authorize_nv(self, session):
-        index = self.pick(self.indices)
-        return index and self.step("PolicyAuthorizeNV", [self.nv_authority(index), index, session], 1)
+        """The policy of an index holds now: a digest that a policy session reached is written first."""
+        index = self.pick(i for i in self.indices if i.nv == ORDINARY and i.size >= 34)
+        if index is None or session.alg != ALG["sha256"]:
+            return None
+        approved = policy_digest(("AuthValue",))
+        self.queue += [
+            lambda: self.step("NV_Write", [self.owner, index], 1, [b2(u16(ALG["sha256"]) + approved), u16(0)], None,
+                              self.nv_renames(index)),
+            lambda: self.plain_step("PolicyRestart", [session]),
+            lambda: self.plain_step("PolicyAuthValue", [session]),
+            lambda: self.step("PolicyAuthorizeNV", [self.nv_authority(index, AUTH_READ), index, session], 1)]
+        return None
+
+    def free_signer(self):
+        """A key that signs what it is given."""
+        return self.pick(k for k in self.objects if k.facts.get("sign") and not k.facts.get("restricted") and
+                         not k.facts.get("public_only") and not k.facts.get("policy_only"))
+
+    @staticmethod
+    def free_scheme(key):
+        return u16(ALG["rsassa" if key.type == "rsa" else "ecdsa"]) + u16(ALG["sha256"])
 
     def policy_signed(self, session):
         """A signature over what PolicySigned wants: made by the TPM itself in the step before."""
-        key = self.pick(k for k in self.objects if k.facts.get("sign") and not k.facts.get("restricted") and k.type == "rsa")
+        key = self.free_signer()
         if key is None:
             return None
         expiration, reference = u32(0), self.bytes(0, 8)
@@ -287,12 +328,12 @@ class State:
         def out(replica, response):
             made.set(replica, signature=response.params)
 
-        return self.step("Sign", [key], 1, [b2(value), u16(ALG["rsassa"]) + u16(ALG["sha256"]), u16(0x8024) + u32(tpm2.NULL) + b2(b"")],
+        return self.step("Sign", [key], 1, [b2(value), self.free_scheme(key), u16(0x8024) + u32(tpm2.NULL) + b2(b"")],
                          out, lambda: self.queue.append(use))
 
     def policy_authorize(self, session):
         """Sign an approved policy, verify it for a ticket, authorize."""
-        key = self.pick(k for k in self.objects if k.facts.get("sign") and not k.facts.get("restricted") and k.type == "rsa")
+        key = self.free_signer()
         if key is None or session.alg != ALG["sha256"]:
             return None
         approved, reference = bytes(32), self.bytes(0, 8)
@@ -309,7 +350,7 @@ class State:
             return self.plain_step("PolicyAuthorize", [session], [b2(approved), b2(reference), blob(key, "name"), raw(made, "ticket")])
 
         self.queue += [
-            lambda: self.step("Sign", [key], 1, [b2(value), u16(ALG["rsassa"]) + u16(ALG["sha256"]), u16(0x8024) + u32(tpm2.NULL) +
+            lambda: self.step("Sign", [key], 1, [b2(value), self.free_scheme(key), u16(0x8024) + u32(tpm2.NULL) +
                                                  b2(b"")], signed),
             lambda: self.plain_step("VerifySignature", [key], [b2(value), raw(made, "signature")], verified),
             lambda: self.plain_step("PolicyRestart", [session]), authorize]
