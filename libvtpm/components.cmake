@@ -17,7 +17,10 @@ vtpm_component(tpm
   DEPENDS vtpm_os OpenSSL::Crypto PkgConfig::TSS2_MU)
 
 vtpm_component(space
-  SOURCES src/space/resource_manager.cpp
+  SOURCES src/space/accounting.cpp src/space/capability_view.cpp src/space/command.cpp
+          src/space/command_attributes.cpp src/space/execution.cpp src/space/internal_commands.cpp
+          src/space/residency.cpp src/space/resource_manager.cpp src/space/session_queue.cpp src/space/state.cpp
+          src/space/translation.cpp
   DEPENDS vtpm_os vtpm_tpm)
 
 vtpm_component(log

@@ -1,42 +1,76 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "space/execution.h"
+#include "space/state.h"
+
 #include <vtpm/space/resource_manager.h>
 
-#include <set>
+#include <algorithm>
 
 namespace vtpm::space {
 
-class ResourceManager::Core {
+class ResourceManager::Core : public State {
  public:
-  Core(Transmit& t, Limits l) : tpm(t), limits(l) {}
-  Transmit& tpm;
-  Limits limits;
-  std::set<SpaceId> spaces;
+  using State::State;
   std::uint64_t last_id = 0;
 };
 
 ResourceManager::ResourceManager(Transmit& tpm, Limits limits) : core_(std::make_unique<Core>(tpm, limits)) {}
 ResourceManager::~ResourceManager() = default;
 
-Result<SpaceId> ResourceManager::open(Kind) {
-  return *core_->spaces.insert(SpaceId{++core_->last_id}).first;
+Result<SpaceId> ResourceManager::open(Kind kind) {
+  const SpaceId id{core_->last_id + 1};
+  if (kind == Kind::Raw) {
+    if (core_->raw_opening) return Error(ErrorCode::Busy, "the raw TPM has an opener already");
+    core_->raw_opening = id;
+  } else {
+    const auto managed = std::ranges::count_if(
+        core_->spaces, [](const auto& entry) { return entry.second->kind == Kind::Managed; });
+    if (kind == Kind::Managed && static_cast<std::size_t>(managed) >= core_->limits.spaces)
+      return Error(ErrorCode::Exhausted, "all " + std::to_string(managed) + " spaces of this TPM are open");
+    core_->spaces.emplace(id, std::make_unique<Space>(Space{kind, {}}));
+  }
+  ++core_->last_id;
+  return id;
 }
 
-void ResourceManager::close(SpaceId space) {
-  core_->spaces.erase(space);
+void ResourceManager::close(SpaceId id) {
+  Space* space = core_->find(id);
+  if (space == nullptr) return;
+  if (space->kind == Kind::Raw) {
+    core_->queue.leave(*space);
+    core_->raw_opening.reset();
+    return;
+  }
+  // An error here is one of the TPM, which the next command will meet too.
+  (void)core_->empty(*space);
+  core_->spaces.erase(id);
 }
 
-Result<Outcome> ResourceManager::execute(SpaceId, tpm::Locality locality, BytesView command,
-                                         Clock::time_point) {
-  VTPM_TRY(const BytesView response, core_->tpm.transmit(locality, command));
-  return Outcome(Bytes(response.begin(), response.end()));
+Result<Outcome> ResourceManager::execute(SpaceId id, tpm::Locality locality, BytesView command,
+                                         Clock::time_point now) {
+  Space* space = core_->find(id);
+  if (space == nullptr) return Error(ErrorCode::NotFound, "no such space");
+  VTPM_TRY_VOID(core_->prepare());
+  const tpm::CommandCode code{get_be<std::uint32_t>(command, 6)};
+  const CommandAttributes* attributes = core_->attributes.find(code);
+  // A command that the TPM does not have, or any while it is not started, names nothing.
+  Execution execution(*core_, *space,
+                      Command(command, attributes != nullptr ? *attributes : CommandAttributes(0)), locality,
+                      now);
+  return execution.run();
 }
 
-void ResourceManager::withdraw(SpaceId) {}
+void ResourceManager::withdraw(SpaceId id) {
+  if (const Space* space = core_->find(id)) core_->queue.leave(*space);
+}
 
-void ResourceManager::power_cycled() {}
+void ResourceManager::power_cycled() {
+  core_->forget();
+}
 
 ResourceManager::Counters ResourceManager::counters() const {
-  return {0, 0, core_->spaces.size()};
+  return {core_->residency.swaps(), core_->residency.evictions(),
+          core_->spaces.size() + (core_->raw_opening ? 1 : 0)};
 }
 
 }  // namespace vtpm::space

@@ -19,18 +19,24 @@ enum class Tag : std::uint16_t {
 enum class ResponseCode : std::uint32_t {
   Success = 0,
   BadTag = 0x01e,
+  Initialize = 0x100,
   CommandSize = 0x142,
   CommandCode = 0x143,
   Failure = 0x101,
+  ContextGap = 0x901,
   ObjectMemory = 0x902,
   SessionMemory = 0x903,
   SessionHandles = 0x905,
+  ReferenceH0 = 0x910,
   Retry = 0x922,
 };
 
 // TPM_CC (Part 2, 6.5.2): those that the project sends by itself.
 enum class CommandCode : std::uint32_t {
+  ContextLoad = 0x161,
+  ContextSave = 0x162,
   FlushContext = 0x165,
+  StartAuthSession = 0x176,
   GetCapability = 0x17a,
   Startup = 0x144,
   Shutdown = 0x145,

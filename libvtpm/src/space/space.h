@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// A space: the transient objects that one client sees, under its own handles.
+#pragma once
+
+#include "space/handles.h"
+
+#include <vtpm/os/bytes.h>
+#include <vtpm/space/resource_manager.h>
+
+#include <map>
+#include <variant>
+
+namespace vtpm::space {
+
+struct Space;
+
+// A transient object (a sequence object too). Its Name, which authorizations sign, does not depend on its
+// handle: so the handle may change with every load.
+struct Object {
+  Space* owner;
+  VirtualHandle handle;
+  std::variant<RealHandle, Bytes> place;  // in the TPM, or its TPMS_CONTEXT
+  std::uint64_t used;                     // the tick of the last command that named it
+
+  bool loaded() const noexcept { return std::holds_alternative<RealHandle>(place); }
+};
+
+struct Space {
+  Kind kind;
+  std::map<VirtualHandle, Object> objects;
+
+  Object* find(std::uint32_t handle) {
+    const auto found = objects.find(VirtualHandle{handle});
+    return found == objects.end() ? nullptr : &found->second;
+  }
+  // Lowest first, as libtpms gives them: a client that is alone sees what the bare TPM would show it.
+  VirtualHandle free_handle() const {
+    std::uint32_t handle = kTransientFirst;
+    for (const auto& [taken, object] : objects)
+      if (taken == VirtualHandle{handle}) ++handle;
+    return VirtualHandle{handle};
+  }
+};
+
+}  // namespace vtpm::space
