@@ -3,6 +3,7 @@
 #pragma once
 
 #include "daemon/engine/jail.h"
+#include "daemon/ipc/engine_link.h"
 
 #include <fcntl.h>
 #include <linux/seccomp.h>
@@ -64,6 +65,15 @@ inline constexpr std::array kSyscalls = {
     SyscallRow{SYS_munmap, kBoth, {}, "free of large blocks"},
     SyscallRow{SYS_mremap, kBoth, {}, "realloc of large blocks"},
     SyscallRow{SYS_madvise, kBoth, {}, "free gives pages back"},
+    // The state of a durable TPM. Only descriptors that vtpmd passed are there to be read or written.
+    SyscallRow{SYS_pread64, kBoth, {}, "the slot files, read once at power-on"},
+    SyscallRow{SYS_pwrite64,
+               kBoth,
+               {},
+               "a commit into a slot file; not write: the place must not depend on a position"},
+    SyscallRow{SYS_fdatasync, kBoth, {}, "a commit is on disk before its response leaves"},
+    SyscallRow{SYS_mlock, kBoth, equals(1, ipc::kStateKeySize), "the state key is not swapped out"},
+    SyscallRow{SYS_munlock, kBoth, equals(1, ipc::kStateKeySize), "the state key is wiped"},
     // OpenSSL and libtpms.
     SyscallRow{SYS_futex, kBoth, {}, "pthread_once wakes even where nobody waits"},
     SyscallRow{SYS_getrandom, kBoth, {}, "the seed of OpenSSL's random generator"},
