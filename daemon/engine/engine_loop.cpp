@@ -12,6 +12,7 @@
 #include "daemon/ipc/frame.h"
 
 #include <fcntl.h>
+#include <openssl/crypto.h>
 #include <poll.h>
 #include <unistd.h>
 
@@ -192,8 +193,24 @@ Engine::Answer Engine::power_on(ipc::Transfer& request) {
   return Bytes{};
 }
 
-Engine::Answer Engine::power_on_durable(ipc::Transfer&) {
-  return Error(ErrorCode::Unsupported, "this engine has no durable state");
+Engine::Answer Engine::power_on_durable(ipc::Transfer& request) {
+  constexpr std::size_t kIdSize = std::tuple_size_v<ipc::InstanceIdBytes>;
+  constexpr std::size_t kLeastAt = kIdSize + ipc::kStateKeySize;
+  const BytesView payload = request.payload;
+  if (payload.size() != kLeastAt + sizeof(std::uint64_t))
+    return Error(ErrorCode::Malformed, "a durable power-on of another size");
+  const auto key = payload.subspan(kIdSize, ipc::kStateKeySize);
+  SlotOwner owner{{}, Secret(Bytes(key.begin(), key.end()))};
+  std::ranges::copy(payload.first(kIdSize), owner.id.begin());
+  OPENSSL_cleanse(request.payload.data() + kIdSize, ipc::kStateKeySize);
+  VTPM_TRY(SlotStore slots,
+           SlotStore::open(std::move(owner), get_be<std::uint64_t>(payload, kLeastAt),
+                           slot_file(std::move(request.fds[0])), slot_file(std::move(request.fds[1]))));
+  VTPM_TRY_VOID(tpm_.power_on_durable(std::move(slots)));
+  was_on_ = true;
+  Bytes sequence;
+  put_be(sequence, tpm_.sequence());
+  return sequence;
 }
 
 Engine::Answer Engine::transmit(ipc::Transfer& request) {
@@ -234,6 +251,7 @@ Engine::Answer Engine::shutdown(ipc::Transfer&) {
 
 Engine::Answer Engine::status(ipc::Transfer&) {
   ipc::EngineStatus status;
+  status.sequence = tpm_.sequence();
   status.nv_bytes = tpm_.permanent_state().size();
   return ipc::encode(status);
 }

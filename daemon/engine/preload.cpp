@@ -13,8 +13,9 @@ namespace vtpm::engine {
 namespace {
 
 constexpr std::array kDigests = {"SHA1", "SHA256", "SHA384", "SHA512"};
-constexpr std::array kCiphers = {"AES-128-CFB", "AES-256-CFB",      "AES-128-ECB",      "AES-256-ECB",
-                                 "AES-128-CBC", "CAMELLIA-128-CFB", "CAMELLIA-256-CFB", "DES-EDE3-CFB"};
+constexpr std::array kCiphers = {"AES-128-CFB",      "AES-256-CFB",      "AES-128-ECB",
+                                 "AES-256-ECB",      "AES-128-CBC",      "AES-256-GCM",
+                                 "CAMELLIA-128-CFB", "CAMELLIA-256-CFB", "DES-EDE3-CFB"};
 constexpr std::array kCurves = {NID_X9_62_prime256v1, NID_secp384r1};
 
 }  // namespace

@@ -5,6 +5,8 @@
 
 #include <vtpm/tpm/constants.h>
 
+#include <openssl/crypto.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdlib>
@@ -103,7 +105,10 @@ Result<> send_transfer(int socket, FrameHead head, BytesView payload, std::span<
     const auto part = payload.first(std::min(payload.size(), kMaxPayload));
     payload = payload.subspan(part.size());
     head.more = !payload.empty();
-    VTPM_TRY_VOID(send_message(socket, encode(head, part), fds, deadline));
+    Bytes frame = encode(head, part);
+    const auto sent = send_message(socket, frame, fds, deadline);
+    OPENSSL_cleanse(frame.data(), frame.size());  // it may carry a state key
+    if (!sent) return sent.error();
     fds = {};
   } while (head.more);
   return {};
@@ -121,6 +126,7 @@ Result<Transfer> receive_transfer(int socket, Deadline deadline) {
       return malformed("a part of something else");
     }
     put(transfer->payload, frame.payload);
+    OPENSSL_cleanse(message.bytes.data(), message.bytes.size());  // `frame` is a view into it
     if (transfer->payload.size() > kMaxTransfer) return malformed("a transfer without end");
     if (frame.head.more && frame.payload.size() != kMaxPayload) return malformed("a short part");
     if (!frame.head.more) break;

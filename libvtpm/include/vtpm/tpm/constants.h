@@ -29,6 +29,7 @@ enum class ResponseCode : std::uint32_t {
   SessionHandles = 0x905,
   ReferenceH0 = 0x910,
   Retry = 0x922,
+  NvUnavailable = 0x923,
 };
 
 // TPM_CC (Part 2, 6.5.2): those that the project sends by itself.
