@@ -58,11 +58,12 @@ def edit(config, arguments):
     config["mounts"].append(
         {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=1777"]}
     )
-    for text in arguments.bind:
-        source, _, destination = text.partition(":")
-        config["mounts"].append(
-            {"destination": destination, "type": "bind", "source": source, "options": ["bind", "rw"]}
-        )
+    for texts, options in ((arguments.bind, ["bind", "rw"]), (arguments.bind_readonly, ["rbind", "ro"])):
+        for text in texts:
+            source, _, destination = text.partition(":")
+            config["mounts"].append(
+                {"destination": destination, "type": "bind", "source": source, "options": options}
+            )
     if arguments.userns:
         add_user_namespace(config, arguments.userns)
 
@@ -79,6 +80,7 @@ def parse(argv):
     parser.add_argument("--readonly", action="store_true", help="read-only root file system")
     parser.add_argument("--userns", type=int, metavar="HOSTID", help="a user namespace mapping 0 to HOSTID")
     parser.add_argument("--bind", action="append", default=[], metavar="SOURCE:DESTINATION")
+    parser.add_argument("--bind-readonly", action="append", default=[], metavar="SOURCE:DESTINATION")
     parser.add_argument("command", nargs="+")
     return parser.parse_args(argv)
 

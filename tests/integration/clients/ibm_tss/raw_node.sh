@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+# IBM's utilities at the raw node: a program for each command, and the TPM keeps between them what they made. The utilities'
+# own default is a simulator's socket; told to use a device, they take /dev/tpm0.
+. /clients/prelude.sh
+# Sessions go from program to program, so their state is in files as it is.
+export TPM_INTERFACE_TYPE=dev TPM_DATA_DIR=$work TPM_ENCRYPT_SESSIONS=0
+handles() { tssgetcapability -cap 1 -pr "$1" | sed -n 's/^\t//p' | xargs; }
+
+echo "a message" >message
+tssgetrandom -by 16 >random
+said "propert" tssgetcapability -cap 6 -pc 40
+[ "$(handles 80000000)" = "" ]
+
+# Keys: they are there for the next program.
+said "80000000" tsscreateprimary -hi o -ecc nistp256 -pwdk parent
+[ "$(handles 80000000)" = 80000000 ]
+tsscreate -hp 80000000 -pwdp parent -si -ecc nistp256 -kt f -kt p -pwdk secret -opu key.pub -opr key.priv
+said "80000001" tssload -hp 80000000 -pwdp parent -ipu key.pub -ipr key.priv
+tsssign -hk 80000001 -halg sha256 -ecc -pwdk secret -if message -os signature
+tssverifysignature -hk 80000001 -halg sha256 -ecc -if message -is signature
+tssreadpublic -ho 80000001 -opem key.pem >public
+refused "TPM_RC" tsssign -hk 80000001 -halg sha256 -ecc -pwdk wrong -if message -os other
+tsscreate -hp 80000000 -pwdp parent -si -rsa -kt f -kt p -opu rsa.pub -opr rsa.priv
+said "80000002" tssload -hp 80000000 -pwdp parent -ipu rsa.pub -ipr rsa.priv
+tsssign -hk 80000002 -halg sha256 -if message -os signature
+tssverifysignature -hk 80000002 -halg sha256 -if message -is signature
+# The raw node is the TPM itself: three objects fit, a fourth does not.
+refused "TPM_RC_OBJECT_MEMORY" tssload -hp 80000000 -pwdp parent -ipu rsa.pub -ipr rsa.priv
+
+# Contexts.
+tsscontextsave -ha 80000002 -of rsa.context
+tssflushcontext -ha 80000002
+said "8000000" tsscontextload -if rsa.context
+tsssign -hk 80000002 -halg sha256 -if message -os signature
+tssflushcontext -ha 80000002
+
+# NV.
+tssnvdefinespace -ha 01500001 -hi o -sz 32 -pwdn index
+dd if=/dev/urandom of=written bs=32 count=1 status=none
+tssnvwrite -ha 01500001 -pwdn index -if written
+tssnvread -ha 01500001 -pwdn index -sz 32 -of read >out
+cmp written read
+refused "TPM_RC" tssnvread -ha 01500001 -pwdn wrong -sz 32
+tssnvreadpublic -ha 01500001 >public
+tssnvundefinespace -ha 01500001 -hi o
+
+# Policies, in sessions that stay loaded between programs.
+said "03000000" tssstartauthsession -se t
+tsspolicypcr -ha 03000000 -bm 100
+tsspolicygetdigest -ha 03000000 -of policy
+tssflushcontext -ha 03000000
+tsscreate -hp 80000000 -pwdp parent -bl -if message -kt f -kt p -uwa -pol policy -opu sealed.pub -opr sealed.priv
+said "80000002" tssload -hp 80000000 -pwdp parent -ipu sealed.pub -ipr sealed.priv
+said "03000000" tssstartauthsession -se p
+tsspolicypcr -ha 03000000 -bm 100
+tssunseal -ha 80000002 -of unsealed -se0 03000000 1
+cmp message unsealed
+[ "$(handles 02000000)" = 03000000 ]
+tsspolicyrestart -ha 03000000
+refused "TPM_RC_POLICY_FAIL" tssunseal -ha 80000002 -of unsealed -se0 03000000 1
+tsspolicyrestart -ha 03000000
+tsspolicypcr -ha 03000000 -bm 100
+tsspcrextend -ha 8 -halg sha256 -if message
+refused "TPM_RC" tssunseal -ha 80000002 -of unsealed -se0 03000000 1
+tssflushcontext -ha 03000000
+tssflushcontext -ha 80000002
+
+# A salted HMAC session with encrypted parameters, over several programs.
+said "02000000" tssstartauthsession -se h -hs 80000000
+tsscreate -hp 80000000 -pwdp parent -si -ecc nistp256 -kt f -kt p -pwdk secret -opu key.pub -opr key.priv -se0 02000000 61
+tsscreate -hp 80000000 -pwdp parent -si -ecc nistp256 -kt f -kt p -pwdk secret -opu key.pub -opr key.priv -se0 02000000 61
+tssflushcontext -ha 02000000
+
+# Quotes.
+tssquote -hp 16 -hk 80000001 -pwdk secret -halg sha256 -salg ecc -os signature -oa quote
+tssverifysignature -hk 80000001 -halg sha256 -ecc -if quote -is signature
+
+# Persistent objects and sequences.
+tssevictcontrol -hi o -ho 80000001 -hp 81000010
+tsssign -hk 81000010 -halg sha256 -ecc -pwdk secret -if message -os signature
+tssverifysignature -hk 80000001 -halg sha256 -ecc -if message -is signature
+tssevictcontrol -hi o -ho 81000010 -hp 81000010
+said "80000002" tsshashsequencestart -halg sha256
+tsssequenceupdate -hs 80000002 -if message
+tsssequencecomplete -hs 80000002 -if message -of digest
+cat message message | openssl dgst -sha256 -binary | cmp - digest
+
+tssflushcontext -ha 80000001
+tssflushcontext -ha 80000000
+[ "$(handles 80000000)$(handles 02000000)" = "" ]
