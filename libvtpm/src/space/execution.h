@@ -22,7 +22,7 @@ namespace vtpm::space {
 
 class Execution {
  public:
-  Execution(State& state, Space& space, const Command& command, tpm::Locality locality,
+  Execution(State& state, Space& space, Command command, tpm::Locality locality,
             Clock::time_point now) noexcept
       : state_(state), space_(space), command_(command), locality_(locality), now_(now) {}
 
@@ -62,7 +62,7 @@ class Execution {
 
   State& state_;
   Space& space_;
-  const Command& command_;
+  Command command_;
   tpm::Locality locality_;
   Clock::time_point now_;
   unsigned attempts_ = 0;
