@@ -19,6 +19,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <memory>
 
@@ -27,6 +28,11 @@ namespace {
 
 // Nodes of one engine; a container has two, `vtpmctl attach` adds to them.
 constexpr std::size_t kMaxNodes = 16;
+// From the first frame of a transfer to its last. A vtpmd that dies in between leaves a transfer without end,
+// and tenants are not to wait for it. Once an instance is in the log all its requests and replies are single
+// frames, and the socket has room for many.
+constexpr std::chrono::seconds kWholeRequest{2};
+constexpr std::chrono::seconds kWholeReply{2};
 // Requests worked off to find out whether a node's file is closed: its tenant may send more for ever.
 constexpr int kMaxSettled = 64;
 
@@ -94,6 +100,7 @@ class Engine {
   unsigned state() const noexcept;
   // False ends the engine, with exit_status_.
   bool serve_control();
+  bool reply(const ipc::FrameHead& head, BytesView payload);
   bool refuse(std::string_view why);
   void settle(Node& node);
   void power_off();
@@ -157,7 +164,8 @@ bool Engine::refuse(std::string_view why) {
 }
 
 bool Engine::serve_control() {
-  auto request = ipc::receive_transfer(control_.get());
+  auto request = ipc::receive_transfer(control_.get(), after(kWholeRequest));
+  if (!request && request.error().kind() == ErrorCode::Timeout) return true;
   if (!request)
     return request.error().kind() == ErrorCode::Unreachable ? false : refuse(request.error().context);
   const auto* row = ipc::find_verb(static_cast<std::uint16_t>(request->head.verb));
@@ -167,10 +175,17 @@ bool Engine::serve_control() {
     return refuse(std::string(row->name) + " is not permitted now");
   auto answer = (this->*handler->run)(*request);
   ipc::FrameHead head{request->head.verb, true, false, request->head.id, 0};
-  if (answer) return ipc::send_transfer(control_.get(), head, *answer).has_value();
+  if (answer) return reply(head, *answer);
   const Error error = answer.error();  // by value: a view into it needs a name
   head.status = static_cast<std::uint32_t>(error.kind());
-  return ipc::send_transfer(control_.get(), head, as_bytes(error.context)).has_value();
+  return reply(head, as_bytes(error.context));
+}
+
+// A reply that nobody takes is lost: its vtpmd is gone, and the next one asks again. Only a socket without
+// another end (the keeper is gone, too) ends the engine.
+bool Engine::reply(const ipc::FrameHead& head, BytesView payload) {
+  const auto sent = ipc::send_transfer(control_.get(), head, payload, {}, after(kWholeReply));
+  return sent || sent.error().kind() == ErrorCode::Timeout;
 }
 
 void Engine::settle(Node& node) {

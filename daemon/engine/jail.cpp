@@ -93,6 +93,7 @@ Result<SyscallFilter> SyscallFilter::compile(Role role) {
                                                                 ::seccomp_release);
   if (!filter) return Error(ErrorCode::Unsupported, "seccomp_init failed");
   VTPM_TRY_VOID(add_rows(filter.get(), kSyscalls, role));
+  VTPM_TRY_VOID(add_rows(filter.get(), kKeeperSyscalls, role));
   VTPM_TRY_VOID(add_rows(filter.get(), kRefusedSyscalls, role, SCMP_ACT_ERRNO(EPERM)));
 #ifdef __SANITIZE_ADDRESS__
   VTPM_TRY_VOID(add_rows(filter.get(), kSanitizerSyscalls, role));
@@ -137,6 +138,25 @@ Result<> enter_engine_jail(const SyscallFilter& filter, int control_fd) {
 #endif
   // 4. Only the engine's rows of the table.
   return filter.install();
+}
+
+Result<std::size_t> enter_keeper_jail(const SyscallFilter& filter) {
+  // 1. As the zygote: no directory, no readable memory, no core file, no large log.
+  if (::chdir("/") != 0) return jail_error("chdir", errno);
+  ::umask(0777);
+  VTPM_TRY_VOID(control(PR_SET_DUMPABLE, 0, "PR_SET_DUMPABLE"));
+  VTPM_TRY_VOID(limit(RLIMIT_CORE, 0, "RLIMIT_CORE"));
+  VTPM_TRY_VOID(limit(RLIMIT_FSIZE, kMaxLogFile, "RLIMIT_FSIZE"));
+  // 2. No children (not for root, which has no such limit: the filter forbids fork anyway).
+  VTPM_TRY_VOID(limit(RLIMIT_NPROC, 0, "RLIMIT_NPROC"));
+  // 3. Descriptors are what it is for.
+  rlimit descriptors{};
+  if (::getrlimit(RLIMIT_NOFILE, &descriptors) != 0) return jail_error("RLIMIT_NOFILE", errno);
+  VTPM_TRY_VOID(limit(RLIMIT_NOFILE, descriptors.rlim_max, "RLIMIT_NOFILE"));
+  // 4. Only the keeper's rows of the tables.
+  VTPM_TRY_VOID(control(PR_SET_NO_NEW_PRIVS, 1, "PR_SET_NO_NEW_PRIVS"));
+  VTPM_TRY_VOID(filter.install());
+  return static_cast<std::size_t>(descriptors.rlim_max);
 }
 
 }  // namespace vtpm::engine

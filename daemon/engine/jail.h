@@ -7,8 +7,8 @@
 
 namespace vtpm::engine {
 
-// Whose jail: the engine's filter is a subset of the zygote's.
-enum class Role : unsigned { Zygote = 1, Engine = 2 };
+// Whose jail: the engine's filter is a subset of the zygote's; the keeper's is its own.
+enum class Role : unsigned { Zygote = 1, Engine = 2, Keeper = 4 };
 
 // A compiled seccomp program. Compiled before the jail, installed in it: an engine installs the program that
 // the zygote compiled once.
@@ -32,5 +32,8 @@ Result<> enter_zygote_jail(const SyscallFilter& filter);
 // Jails an engine, which inherits the zygote's jail: descriptor `control` becomes kControlFd, every other one
 // is closed.
 Result<> enter_engine_jail(const SyscallFilter& filter, int control);
+// Jails the keeper, once, at its start. It may hold as many descriptors as the hard limit allows: their
+// number.
+Result<std::size_t> enter_keeper_jail(const SyscallFilter& filter);
 
 }  // namespace vtpm::engine

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // vtpm-engine: started by vtpmd as the zygote, with its control socket as descriptor 3 and its log as
-// standard error. Exit statuses: daemon/ipc/frame.h.
+// standard error; or, with the argument "keeper", as the keeper, descriptor 3 being its listening socket.
+// Exit statuses: daemon/ipc/frame.h.
 #include "daemon/engine/fatal.h"
 #include "daemon/engine/jail.h"
+#include "daemon/engine/keeper.h"
 #include "daemon/engine/preload.h"
 #include "daemon/engine/zygote_server.h"
 
@@ -12,6 +14,7 @@
 
 #include <cerrno>
 #include <exception>
+#include <string_view>
 
 namespace {
 
@@ -50,6 +53,15 @@ Result<int> run() {
   return run_zygote(UniqueFd(kControlFd), std::move(children), engine_filter);
 }
 
+// SIGTERM ends it, and with it the engines, in order: an operator's way where no vtpmd comes back.
+Result<int> keep() {
+  ignore_signals();
+  ::signal(SIGTERM, SIG_DFL);
+  VTPM_TRY(const SyscallFilter filter, SyscallFilter::compile(Role::Keeper));
+  VTPM_TRY(const std::size_t descriptors, enter_keeper_jail(filter));
+  return run_keeper(UniqueFd(kControlFd), descriptors);
+}
+
 }  // namespace
 
 #ifdef __SANITIZE_ADDRESS__
@@ -60,13 +72,14 @@ extern "C" const char* __asan_default_options() {
 }
 #endif
 
-int main() {
+int main(int argc, char** argv) {
   std::set_terminate([] { fatal("an exception"); });
   if (!is_seqpacket(kControlFd)) {
     log_line("this program is started by vtpmd, with a socket as descriptor 3");
     return ipc::kExitUsage;
   }
-  const auto status = run();
+  const bool keeper = argc == 2 && std::string_view(argv[1]) == "keeper";
+  const auto status = keeper ? keep() : run();
   if (status) return *status;
   log_line(status.error().context);
   return ipc::kExitJail;

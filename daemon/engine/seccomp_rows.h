@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 
 #include <array>
@@ -91,6 +92,28 @@ inline constexpr std::array kSyscalls = {
     SyscallRow{SYS_seccomp, kZygote, equals(0, SECCOMP_SET_MODE_FILTER), "an engine's own filter, atop this"},
 };
 
+// What the keeper may: receive descriptors, hold them, give them back.
+inline constexpr unsigned kKeeper = static_cast<unsigned>(Role::Keeper);
+inline constexpr std::array kKeeperSyscalls = {
+    SyscallRow{SYS_poll, kKeeper, {}, "waits for vtpmd, and for engines that end while there is none"},
+    SyscallRow{SYS_restart_syscall, kKeeper, {}, "a poll continues after SIGSTOP and SIGCONT, or a freezer"},
+    SyscallRow{SYS_accept4, kKeeper, {}, "a vtpmd connects"},
+    SyscallRow{SYS_getsockopt, kKeeper, equals(2, SO_PEERCRED), "whose connection it is"},
+    SyscallRow{SYS_getuid, kKeeper, {}, "whether that is its own user"},
+    SyscallRow{SYS_recvmsg, kKeeper, {}, "frames from vtpmd"},
+    SyscallRow{SYS_sendmsg, kKeeper, {}, "frames to vtpmd"},
+    SyscallRow{SYS_close, kKeeper, {}, "what it no longer holds"},
+    SyscallRow{SYS_write, kKeeper, {}, "the log"},
+    SyscallRow{SYS_getpid, kKeeper, {}, "the log's prefix"},
+    SyscallRow{SYS_clock_gettime, kKeeper, {}, "deadlines, where the vDSO cannot read the time"},
+    SyscallRow{SYS_exit_group, kKeeper, {}, "the end"},
+    SyscallRow{SYS_brk, kKeeper, {}, "malloc"},
+    SyscallRow{SYS_mmap, kKeeper, without(2, PROT_EXEC), "malloc of large blocks"},
+    SyscallRow{SYS_munmap, kKeeper, {}, "free of large blocks"},
+    SyscallRow{SYS_mremap, kKeeper, {}, "realloc of large blocks"},
+    SyscallRow{SYS_madvise, kKeeper, {}, "free gives pages back"},
+};
+
 // Calls that are answered EPERM instead of killing the process, since their caller goes on without them.
 inline constexpr std::array kRefusedSyscalls = {
     SyscallRow{SYS_newfstatat, kBoth, {}, "libtpms' messages: dprintf asks what kind of file the log is"},
@@ -99,13 +122,14 @@ inline constexpr std::array kRefusedSyscalls = {
 
 #ifdef __SANITIZE_ADDRESS__
 // A weakening for sanitizer builds alone: what AddressSanitizer's run time calls.
+inline constexpr unsigned kAll = kBoth | kKeeper;
 inline constexpr std::array kSanitizerSyscalls = {
-    SyscallRow{SYS_mprotect, kBoth, without(2, PROT_EXEC), "shadow memory"},
-    SyscallRow{SYS_sigaltstack, kBoth, {}, "signal stack of a new thread or process"},
-    SyscallRow{SYS_readlink, kBoth, {}, "the name of the program, for reports"},
-    SyscallRow{SYS_getrusage, kBoth, {}, "memory statistics"},
-    SyscallRow{SYS_ioctl, kBoth, equals(1, TCGETS), "a report asks whether the log is a terminal"},
-    SyscallRow{SYS_pipe2, kBoth, {}, "UBSan asks whether memory is readable by writing it to a pipe"},
+    SyscallRow{SYS_mprotect, kAll, without(2, PROT_EXEC), "shadow memory"},
+    SyscallRow{SYS_sigaltstack, kAll, {}, "signal stack of a new thread or process"},
+    SyscallRow{SYS_readlink, kAll, {}, "the name of the program, for reports"},
+    SyscallRow{SYS_getrusage, kAll, {}, "memory statistics"},
+    SyscallRow{SYS_ioctl, kAll, equals(1, TCGETS), "a report asks whether the log is a terminal"},
+    SyscallRow{SYS_pipe2, kAll, {}, "UBSan asks whether memory is readable by writing it to a pipe"},
 };
 #endif
 

@@ -3,7 +3,12 @@
 
 #include "daemon/ipc/frame.h"
 
+#include <vtpm/os/secret.h>
+
+#include <fcntl.h>
+
 #include <algorithm>
+#include <cerrno>
 
 namespace vtpm::ipc {
 
@@ -31,6 +36,31 @@ Result<Bytes> EngineLink::exchange(Verb verb, BytesView payload, std::span<const
   }
   if (reply->head.status != 0) return error_from_reply(reply->head.status, reply->payload);
   return std::move(reply->payload);
+}
+
+Result<UniqueFd> EngineLink::duplicate() {
+  const std::lock_guard lock(mutex_);
+  UniqueFd copy(::fcntl(socket_.get(), F_DUPFD_CLOEXEC, 3));
+  if (!copy) return errno_error("the engine's socket", errno);
+  return copy;
+}
+
+Result<> EngineLink::take_over() {
+  const std::lock_guard lock(mutex_);
+  const Deadline deadline = after(kEngineDeadline);
+  auto in_step = [&]() -> Result<> {
+    // Where the other process's ids were is not known: the answer must not be one of its own.
+    VTPM_TRY(const Secret start, Secret::random(sizeof next_id_));
+    next_id_ = get_be<std::uint32_t>(start.view());
+    VTPM_TRY_VOID(send_transfer(socket_.get(), {Verb::Status, false, false, next_id_, 0}, {}, {}, deadline));
+    for (;;) {
+      VTPM_TRY(const Transfer received, receive_transfer(socket_.get(), deadline));
+      if (!received.head.reply) return Error(ErrorCode::Malformed, "engine frame: a request to vtpmd");
+      if (received.head.verb == Verb::Status && received.head.id == next_id_) return {};
+    }
+  }();
+  if (!in_step) socket_.reset();
+  return in_step;
 }
 
 Result<> EngineLink::power_on(BytesView permanent) {

@@ -41,6 +41,12 @@ class EngineLink {
   // All later calls together end by then, where their own deadline is not sooner. Empty: theirs alone.
   void set_deadline(Deadline total);
 
+  // A duplicate of the socket, by which another process may speak with the engine after this one.
+  Result<UniqueFd> duplicate();
+  // First of all on a link over a socket that another process has used: waits for the engine, and drops what
+  // it still answers that process. The engine has then done all that was asked of it.
+  Result<> take_over();
+
   // Initialises the TPM: manufactures it, or continues from `permanent` state (libtpms' permanent blob).
   // Power-on only: the caller sends TPM2_Startup. May be called again after shutdown() (a power cycle keeps
   // permanent state).

@@ -2,6 +2,7 @@
 #include "daemon/ipc/frame.h"
 
 #include "daemon/ipc/engine_status.h"
+#include "daemon/ipc/held.h"
 
 #include <vtpm/tpm/constants.h>
 
@@ -34,6 +35,11 @@ constexpr std::array kVerbs = {
     VerbRow{Verb::Spawn, "spawn", Receiver::Zygote, 0, 1, 1, 0, 4},
     VerbRow{Verb::Ready, "ready", Receiver::Supervisor, 0, 0, 0, 0, 0},
     VerbRow{Verb::Exited, "exited", Receiver::Supervisor, 0, 0, 0, 8, 0},
+    VerbRow{Verb::Hold, "hold", Receiver::Keeper, 0, 1, 0, HeldKey::kSize, 0},
+    VerbRow{Verb::Drop, "drop", Receiver::Keeper, 0, 0, 0, HeldKey::kSize, 0},
+    VerbRow{Verb::Release, "release", Receiver::Keeper, 0, 0, 0, 8, 0},
+    VerbRow{Verb::Recall, "recall", Receiver::Keeper, 0, 0, 1, HeldKey::kSize, HeldKey::kSize},
+    VerbRow{Verb::Quit, "quit", Receiver::Keeper, 0, 0, 0, 0, 0},
 };
 
 Error malformed(std::string_view what) {
@@ -136,13 +142,13 @@ Result<Transfer> receive_transfer(int socket, Deadline deadline) {
   return std::move(*transfer);
 }
 
-Error error_from_reply(std::uint32_t status, BytesView text) {
+Error error_from_reply(std::uint32_t status, BytesView text, std::string_view whose) {
   if (status == 0 || status > static_cast<std::uint32_t>(ErrorCode::Internal))
     return malformed("an unknown status");
   std::string clean(as_text(text.first(std::min(text.size(), kMaxErrorText))));
   std::replace_if(
       clean.begin(), clean.end(), [](unsigned char c) { return c < 0x20 || c > 0x7e; }, '?');
-  return {static_cast<ErrorCode>(status), "engine: " + clean};
+  return {static_cast<ErrorCode>(status), std::string(whose) + ": " + clean};
 }
 
 }  // namespace vtpm::ipc

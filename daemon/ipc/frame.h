@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The frames between vtpmd, the zygote and the engines: one frame per SEQPACKET message (FORMATS.md, "Engine
-// frames"). Both sides use this file; what either receives is hostile until decode() and the table have
-// agreed.
+// The frames between vtpmd, the zygote, the engines and the keeper: one frame per SEQPACKET message
+// (FORMATS.md, "Engine frames"). Both sides use this file; what either receives is hostile until decode() and
+// the table have agreed.
 #pragma once
 
 #include <vtpm/os/bytes.h>
@@ -26,11 +26,16 @@ enum class Verb : std::uint16_t {
   PermanentState = 5,  // nothing -> permanent state blob
   Shutdown = 6,        // nothing -> nothing
   PowerOnDurable =
-      7,        // instance id 8 bytes, state key 32 bytes, least sequence u64, two slots -> sequence u64
-  Status = 8,   // nothing -> counters (EngineStatus)
-  Spawn = 16,   // the engine's socket -> pid u32, pidfd
-  Ready = 17,   // event: the zygote is jailed and serves
-  Exited = 18,  // event: pid u32, wait status u32
+      7,         // instance id 8 bytes, state key 32 bytes, least sequence u64, two slots -> sequence u64
+  Status = 8,    // nothing -> counters (EngineStatus)
+  Spawn = 16,    // the engine's socket -> pid u32, pidfd
+  Ready = 17,    // event: the zygote is jailed and serves
+  Exited = 18,   // event: pid u32, wait status u32
+  Hold = 32,     // what is held (held.h), a descriptor -> nothing
+  Drop = 33,     // what is held -> nothing
+  Release = 34,  // instance id 8 bytes -> nothing
+  Recall = 35,   // what is held, or nothing -> what is held next after it, its descriptor
+  Quit = 36,     // nothing -> nothing
 };
 
 // The node kinds of Verb::Serve.
@@ -42,14 +47,14 @@ inline constexpr std::uint8_t kChannelOrphaned = 1;  // a /dev/fuse whose engine
 inline constexpr std::uint8_t kChannelSocket = 2;    // a listening stream socket
 
 // Who a request is for; an event goes to the supervisor.
-enum class Receiver { Engine, Zygote, Supervisor };
+enum class Receiver { Engine, Zygote, Supervisor, Keeper };
 
 // The state of the engine's TPM in which a verb is permitted (bits).
 inline constexpr unsigned kWhenNever = 1;    // before the first power-on
 inline constexpr unsigned kWhenOn = 2;       // powered on
 inline constexpr unsigned kWhenStopped = 4;  // after a shutdown
 
-// Exit statuses of vtpm-engine, of the zygote as of an engine. 0 is an orderly end.
+// Exit statuses of vtpm-engine, of the zygote and the keeper as of an engine. 0 is an orderly end.
 inline constexpr int kExitUsage = 64;     // not started by vtpmd
 inline constexpr int kExitProtocol = 65;  // a malformed or unpermitted frame on the control socket
 inline constexpr int kExitJail = 66;      // a step of the jail failed
@@ -102,7 +107,7 @@ Result<> send_transfer(int socket, FrameHead head, BytesView payload, std::span<
 Result<Transfer> receive_transfer(int socket, Deadline deadline = {});
 
 // An error as a reply carries it. Unknown codes become Malformed; texts are cut at 1024 bytes and control
-// characters are replaced.
-Error error_from_reply(std::uint32_t status, BytesView text);
+// characters are replaced. `whose` begins them.
+Error error_from_reply(std::uint32_t status, BytesView text, std::string_view whose = "engine");
 
 }  // namespace vtpm::ipc

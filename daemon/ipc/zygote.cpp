@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/ipc/engine_link.h"
+#include "daemon/ipc/engine_program.h"
 
 #include <vtpm/os/process.h>
 
-#include <fcntl.h>
-#include <linux/close_range.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -20,62 +17,12 @@ namespace {
 
 constexpr std::chrono::seconds kStartDeadline{20};  // sanitizer builds on a loaded machine start slowly
 constexpr std::chrono::seconds kSpawnDeadline{10};
-constexpr int kControlFd = 3;
-constexpr int kFirstSpare = 64;
-
-// In the new process, between fork and exec: async-signal-safe calls only. Ends in exec, or in exit status
-// 126 with errno written to `failure`.
-[[noreturn]] void become_engine(const char* path, int control, int log, int failure) {
-  // Out of the way of 0-3 first: any of them may be one of these.
-  control = ::fcntl(control, F_DUPFD_CLOEXEC, kFirstSpare);
-  log = ::fcntl(log, F_DUPFD_CLOEXEC, kFirstSpare);
-  failure = ::fcntl(failure, F_DUPFD_CLOEXEC, kFirstSpare);
-  const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
-  const int spare = ::fcntl(null, F_DUPFD_CLOEXEC, kFirstSpare);
-  const bool placed = ::dup2(spare, 0) == 0 && ::dup2(spare, 1) == 1 && ::dup2(log, 2) == 2 &&
-                      ::dup2(control, kControlFd) == kControlFd;
-  sigset_t none;
-  ::sigemptyset(&none);
-  ::sigprocmask(SIG_SETMASK, &none, nullptr);
-  if (placed && ::syscall(SYS_close_range, kControlFd + 1, ~0U, CLOSE_RANGE_CLOEXEC) == 0) {
-    char name[] = "vtpm-engine";
-    char* const arguments[] = {name, nullptr};
-    char* const environment[] = {nullptr};
-    ::execve(path, arguments, environment);
-  }
-  const int reason = errno;
-  (void)!::write(failure, &reason, sizeof reason);
-  ::_exit(126);
-}
 
 void reap(int pidfd) {
   siginfo_t info{};
   while (::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd), &info, WEXITED) != 0 &&
          errno == EINTR) {
   }
-}
-
-struct Started {
-  UniqueFd pidfd;
-  UniqueFd failure;  // errno of a failed exec, or nothing
-};
-
-Result<Started> fork_engine(const std::string& path, int control, int log) {
-  int pipe_ends[2];
-  if (::pipe2(pipe_ends, O_CLOEXEC) != 0) return errno_error("pipe2", errno);
-  UniqueFd reader(pipe_ends[0]);
-  const UniqueFd writer(pipe_ends[1]);
-  const pid_t pid = ::fork();
-  if (pid < 0) return errno_error("fork", errno);
-  if (pid == 0) become_engine(path.c_str(), control, log, writer.get());
-  // Not yet reaped by anyone, so the pid is still its own.
-  auto pidfd = open_pidfd(pid);
-  if (!pidfd) {
-    ::kill(pid, SIGKILL);
-    ::waitpid(pid, nullptr, 0);
-    return std::move(pidfd).error();
-  }
-  return Started{std::move(*pidfd), std::move(reader)};
 }
 
 }  // namespace
@@ -98,13 +45,10 @@ std::string EngineExit::describe() const {
 
 Result<std::unique_ptr<Zygote>> Zygote::start(const std::string& engine_path, int log_fd) {
   VTPM_TRY(SocketPair pair, make_seqpacket_pair());
-  VTPM_TRY(Started started, fork_engine(engine_path, pair.second.get(), log_fd));
+  VTPM_TRY(UniqueFd pidfd, execute_zygote(engine_path, pair.second.get(), log_fd));
   pair.second.reset();
   // From here on the destructor ends and reaps the process.
-  std::unique_ptr<Zygote> zygote(new Zygote(std::move(pair.first), std::move(started.pidfd)));
-  int reason = 0;
-  if (::read(started.failure.get(), &reason, sizeof reason) == sizeof reason)
-    return Error(ErrorCode::Configuration, engine_path + ": " + std::strerror(reason));
+  std::unique_ptr<Zygote> zygote(new Zygote(std::move(pair.first), std::move(pidfd)));
   auto ready = receive_transfer(zygote->socket_.get(), after(kStartDeadline));
   if (!ready)
     return Error(ErrorCode::Configuration, engine_path + ": did not start (" + ready.error().context + ")");

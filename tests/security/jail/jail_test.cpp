@@ -30,6 +30,8 @@ constexpr int kJailFailed = 99;
 int jailed(Role role, const std::function<void()>& call) {
   const auto zygote = SyscallFilter::compile(Role::Zygote);
   const auto engine = SyscallFilter::compile(Role::Engine);
+  const auto keeper = SyscallFilter::compile(Role::Keeper);
+  REQUIRE(keeper);
   REQUIRE(zygote);
   REQUIRE(engine);
   const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
@@ -37,7 +39,8 @@ int jailed(Role role, const std::function<void()>& call) {
   REQUIRE(pid >= 0);
   if (pid == 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (!enter_zygote_jail(*zygote)) ::_exit(kJailFailed);
+    if (role == Role::Keeper ? !enter_keeper_jail(*keeper) : !enter_zygote_jail(*zygote))
+      ::_exit(kJailFailed);
     if (role == Role::Engine && !enter_engine_jail(*engine, null.get())) ::_exit(kJailFailed);
     call();
     ::_exit(kHarmless);
@@ -109,6 +112,12 @@ TEST_CASE("seccomp rows: each has a reason and a role, and no call is listed twi
     check(row);
   for (const auto& row : kRefusedSyscalls)
     check(row);
+  numbers.clear();
+  for (const auto& row : kKeeperSyscalls) {
+    CHECK_FALSE(row.reason.empty());
+    CHECK(row.roles == kKeeper);
+    CHECK(numbers.insert(row.number).second);
+  }
 }
 
 TEST_CASE("jail: what is permitted works") {
@@ -126,6 +135,19 @@ TEST_CASE("jail: forbidden calls kill an engine and the zygote") {
       CHECK(killed(jailed(role, forbidden.call)));
     }
   }
+}
+
+TEST_CASE("jail: forbidden calls kill the keeper, and so do read, fork and the making of sockets") {
+  for (const auto& forbidden : forbidden_to_both()) {
+    INFO(forbidden.name);
+    CHECK(killed(jailed(Role::Keeper, forbidden.call)));
+  }
+  CHECK(killed(jailed(Role::Keeper, [] { raw(SYS_read, 0, 0, 0); })));
+  CHECK(killed(jailed(Role::Keeper, [] { (void)::fork(); })));
+  CHECK(killed(jailed(Role::Keeper, [] { raw(SYS_pidfd_open, 1); })));
+  CHECK(killed(jailed(Role::Keeper, [] { raw(SYS_pidfd_send_signal, 3, SIGKILL); })));
+  CHECK(killed(jailed(Role::Keeper, [] { raw(SYS_getsockopt, 3, SOL_SOCKET, SO_SNDBUF); })));
+  CHECK(killed(jailed(Role::Keeper, [] { raw(SYS_prlimit64, 0, 7, 0, 0); })));
 }
 
 TEST_CASE("jail: an engine cannot fork, wait, limit or rename itself") {

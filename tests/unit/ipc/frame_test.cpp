@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/ipc/frame.h"
 
+#include "daemon/ipc/held.h"
 #include "tests/support/catch_result.h"
 
 #include <catch2/catch.hpp>
@@ -182,4 +183,49 @@ TEST_CASE("error reply: the code is kept and the text made printable") {
   CHECK(error.kind() == ErrorCode::Corrupt);
   CHECK(error.context == "engine: a?b?[1m");
   CHECK(error_from_reply(999, {}).kind() == ErrorCode::Malformed);
+}
+
+TEST_CASE("frame: what is asked of an engine that serves tenants is one frame, and so is its reply") {
+  // A vtpmd may die between two frames; an engine must not wait for the second.
+  for (std::uint16_t number = 0; number < 64; ++number) {
+    const VerbRow* row = find_verb(number);
+    if (row == nullptr || row->receiver != Receiver::Engine) continue;
+    INFO(row->name);
+    CHECK((row->request_size <= kMaxPayload || row->verb == Verb::PowerOn));
+    CHECK((row->reply_size <= kMaxPayload || row->verb == Verb::PermanentState));
+  }
+}
+
+TEST_CASE("frame: the keeper's verbs carry what the table says") {
+  const Ends ends;
+  const int fd = ends.sender();
+  const HeldKey key{0x0102030405060708, HeldKind::Node, 9};
+  const auto name = encode(key);
+  CHECK(name == Bytes{1, 2, 3, 4, 5, 6, 7, 8, 3, 9});
+  CHECK(*decode_held(name) == key);
+  for (const Verb verb : {Verb::Hold, Verb::Drop, Verb::Recall}) {
+    const bool with = verb == Verb::Hold;
+    const auto fds = std::span<const int>(&fd, with ? 1 : 0);
+    REQUIRE(send_transfer(ends.sender(), {verb, false, false, 1, 0}, name, fds, soon()));
+    const auto received = receive_transfer(ends.receiver(), soon());
+    REQUIRE(received);
+    CHECK(received->fds.size() == fds.size());
+    const auto wrong = std::span<const int>(&fd, with ? 0 : 1);
+    REQUIRE(send_transfer(ends.sender(), {verb, false, false, 1, 0}, name, wrong, soon()));
+    CHECK(receives_malformed(ends));
+    REQUIRE(send_transfer(ends.sender(), {verb, false, false, 1, 0}, Bytes(HeldKey::kSize + 1), fds, soon()));
+    CHECK(receives_malformed(ends));
+  }
+}
+
+TEST_CASE("frame: the name of what is held has 10 bytes and a known kind") {
+  const Bytes name = encode(HeldKey{1, HeldKind::Container, 0});
+  CHECK_FALSE(decode_held({}));
+  CHECK_FALSE(decode_held(BytesView(name).first(9)));
+  Bytes longer = name;
+  longer.push_back(0);
+  CHECK_FALSE(decode_held(longer));
+  Bytes unknown = name;
+  unknown[8] = 4;
+  CHECK_FALSE(decode_held(unknown));
 }
