@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/engine/engine_loop.h"
 
-#include "daemon/engine/fuse_session.h"
+#include "daemon/engine/device.h"
+#include "daemon/engine/fuse_mount.h"
 #include "daemon/engine/halt_poll.h"
 #include "daemon/engine/log.h"
-#include "daemon/engine/node.h"
-#include "daemon/engine/supervisor_commands.h"
 #include "daemon/engine/tpm.h"
 #include "daemon/engine/tpm_commands.h"
 #include "daemon/ipc/engine_status.h"
@@ -33,58 +32,12 @@ constexpr std::size_t kMaxNodes = 16;
 // frames, and the socket has room for many.
 constexpr std::chrono::seconds kWholeRequest{2};
 constexpr std::chrono::seconds kWholeReply{2};
-// Requests worked off to find out whether a node's file is closed: its tenant may send more for ever.
-constexpr int kMaxSettled = 64;
-
-// A node with its end of the FUSE mount.
-class Attachment final : public FuseChannel {
- public:
-  Attachment(UniqueFd fuse, Device& device, NodeKind kind)
-      : fuse_(std::move(fuse)), node_(device, kind), session_(node_, *this) {}
-
-  int fd() const noexcept { return fuse_.get(); }
-  bool gone() const noexcept { return gone_; }
-  bool is(const Node& node) const noexcept { return &node == &node_; }
-
-  // Handles one waiting request. False when there is none, or when the mount is gone.
-  bool handle_one() {
-    const ssize_t n = ::read(fuse_.get(), buffer_.data(), buffer_.size());
-    if (n >= 0) {
-      session_.handle({buffer_.data(), static_cast<std::size_t>(n)});
-      return true;
-    }
-    if (errno == EINTR || errno == ENOENT) return true;  // ENOENT: its process was killed in between
-    if (errno != EAGAIN) lose();
-    return false;
-  }
-
-  void send(BytesView frame) override {
-    for (;;) {
-      if (::write(fuse_.get(), frame.data(), frame.size()) >= 0) return;
-      if (errno == EINTR) continue;
-      // ENOENT: the request was given up, nobody waits for this reply.
-      if (errno != ENOENT) lose();
-      return;
-    }
-  }
-
- private:
-  void lose() {
-    if (errno != ENODEV && !gone_) log_line(std::string("device node: ") + std::strerror(errno));
-    gone_ = true;
-  }
-
-  UniqueFd fuse_;
-  Node node_;
-  FuseSession session_;
-  bool gone_ = false;
-  alignas(8) std::array<std::uint8_t, kFuseBuffer> buffer_{};
-};
+// Requests of one node that are read in a row: its tenants may send more for ever.
+constexpr int kMaxInARow = 64;
 
 class Engine {
  public:
-  explicit Engine(UniqueFd control)
-      : control_(std::move(control)), device_(tpm_, [this](Node& node) { settle(node); }) {}
+  explicit Engine(UniqueFd control) : control_(std::move(control)) {}
 
   int run();
 
@@ -102,7 +55,8 @@ class Engine {
   bool serve_control();
   bool reply(const ipc::FrameHead& head, BytesView payload);
   bool refuse(std::string_view why);
-  void settle(Node& node);
+  void read_requests(FuseMount& mount, bool all);
+  void settle(const Node& but);
   void power_off();
 
   Answer power_on(ipc::Transfer& request);
@@ -116,9 +70,8 @@ class Engine {
 
   UniqueFd control_;
   Tpm tpm_;
-  SupervisorCommands supervisor_{tpm_};
-  Device device_;
-  std::vector<std::unique_ptr<Attachment>> nodes_;
+  Device device_{tpm_};
+  std::vector<std::unique_ptr<FuseMount>> mounts_;
   HaltPoll halt_poll_;
   bool was_on_ = false;
   int exit_status_ = 0;
@@ -138,23 +91,32 @@ unsigned Engine::state() const noexcept {
 
 int Engine::run() {
   std::vector<pollfd> polled;
+  std::optional<Device::Time> next_turn;
   for (;;) {
-    std::erase_if(nodes_, [](const auto& node) { return node->gone(); });
+    std::erase_if(mounts_, [](const auto& mount) { return mount->gone(); });
     polled.assign(1, {control_.get(), POLLIN, 0});
-    for (const auto& node : nodes_)
-      polled.push_back({node->fd(), POLLIN, 0});
-    if (halt_poll_.wait(polled) < 0) {
-      if (errno == EINTR) continue;
+    for (const auto& mount : mounts_)
+      polled.push_back({mount->fd(), POLLIN, 0});
+    if (halt_poll_.wait(polled, next_turn) < 0 && errno != EINTR) {
       log_line(std::string("poll: ") + std::strerror(errno));
       exit_status_ = ipc::kExitBug;
       break;
     }
+    // A client that is alone has one request at a time: to look for another would be a system call for
+    // nothing.
+    const bool all = device_.contended(HaltPoll::Clock::now());
     for (std::size_t i = 1; i < polled.size(); ++i)
-      if (polled[i].revents != 0) (void)nodes_[i - 1]->handle_one();
+      if (polled[i].revents != 0) read_requests(*mounts_[i - 1], all);
+    next_turn = device_.run_one(HaltPoll::Clock::now());
     if (polled[0].revents != 0 && !serve_control()) break;
   }
   power_off();
   return exit_status_;
+}
+
+void Engine::read_requests(FuseMount& mount, bool all) {
+  for (int i = 0; i < kMaxInARow && mount.handle_one() && all; ++i) {
+  }
 }
 
 bool Engine::refuse(std::string_view why) {
@@ -188,18 +150,16 @@ bool Engine::reply(const ipc::FrameHead& head, BytesView payload) {
   return sent || sent.error().kind() == ErrorCode::Timeout;
 }
 
-void Engine::settle(Node& node) {
-  const auto attachment =
-      std::find_if(nodes_.begin(), nodes_.end(), [&](const auto& one) { return one->is(node); });
-  if (attachment == nodes_.end()) return;
-  for (int i = 0; i < kMaxSettled && (*attachment)->handle_one(); ++i) {
-  }
+void Engine::settle(const Node& but) {
+  for (const auto& mount : mounts_)
+    if (&mount->node() != &but && mount->node().kind() == but.kind()) read_requests(*mount, true);
 }
 
 void Engine::power_off() {
   if (!tpm_.powered()) return;
   shutdown_clear(tpm_);
   tpm_.power_off();
+  device_.powered_off();
 }
 
 Engine::Answer Engine::power_on(ipc::Transfer& request) {
@@ -231,7 +191,7 @@ Engine::Answer Engine::power_on_durable(ipc::Transfer& request) {
 Engine::Answer Engine::transmit(ipc::Transfer& request) {
   if (request.payload.empty()) return Error(ErrorCode::Malformed, "no locality");
   VTPM_TRY(const auto locality, tpm::Locality::make(request.payload[0]));
-  return supervisor_.run(locality, BytesView(request.payload).subspan(1));
+  return device_.supervise(locality, BytesView(request.payload).subspan(1));
 }
 
 Engine::Answer Engine::hash_sequence(ipc::Transfer& request) {
@@ -244,13 +204,14 @@ Engine::Answer Engine::serve(ipc::Transfer& request) {
     return Error(ErrorCode::Malformed, "no such kind of node");
   if (request.payload[1] != ipc::kChannelFuse)
     return Error(ErrorCode::Unsupported, "this engine serves /dev/fuse only");
-  if (nodes_.size() == kMaxNodes)
+  if (mounts_.size() == kMaxNodes)
     return Error(ErrorCode::Exhausted,
                  "an instance has at most " + std::to_string(kMaxNodes) + " device nodes");
   // A request can vanish between poll and read (its process is killed): the read must not block then.
   if (::fcntl(request.fds[0].get(), F_SETFL, O_NONBLOCK) != 0) return errno_error("device node", errno);
   const auto kind = request.payload[0] == ipc::kServeManaged ? NodeKind::Managed : NodeKind::Raw;
-  nodes_.push_back(std::make_unique<Attachment>(std::move(request.fds[0]), device_, kind));
+  mounts_.push_back(std::make_unique<FuseMount>(std::move(request.fds[0]), device_, kind,
+                                                [this](const Node& node) { settle(node); }));
   return Bytes{};
 }
 

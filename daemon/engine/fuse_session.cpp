@@ -1,19 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/engine/fuse_session.h"
 
+#include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <iterator>
-#include <utility>
+#include <optional>
 
 namespace vtpm::engine {
 namespace {
 
 // FOPEN_STREAM, the lowest that the engine relies on, is as old as 7.31.
 constexpr std::uint32_t kOldestMinor = 31;
+// FOPEN_PARALLEL_DIRECT_WRITES came with Linux 6.2 and 7.38; but 7.38 is also said by stable kernels without
+// it.
+constexpr std::uint32_t kParallelMinor = 39;
 constexpr std::uint32_t kMaxRead = 4096;
 constexpr std::size_t kOldInitSize = 16;  // fuse_init_in before 7.36
 
@@ -45,15 +50,15 @@ struct FuseSession::Row {
 
 // Everything that the node knows. Other opcodes are ENOSYS, which the kernel remembers or translates.
 const FuseSession::Row FuseSession::kRows[] = {
-    {FUSE_WRITE, &FuseSession::write},        {FUSE_READ, &FuseSession::read},
-    {FUSE_POLL, &FuseSession::poll},          {FUSE_OPEN, &FuseSession::open},
-    {FUSE_RELEASE, &FuseSession::release},    {FUSE_GETATTR, &FuseSession::attributes},
+    {FUSE_WRITE, &FuseSession::write},         {FUSE_READ, &FuseSession::read},
+    {FUSE_POLL, &FuseSession::poll},           {FUSE_OPEN, &FuseSession::open},
+    {FUSE_RELEASE, &FuseSession::release},     {FUSE_GETATTR, &FuseSession::attributes},
     {FUSE_SETATTR, &FuseSession::attributes},  // truncate and chmod succeed and change nothing
-    {FUSE_FLUSH, &FuseSession::accept},       {FUSE_FSYNC, &FuseSession::accept},
-    {FUSE_ACCESS, &FuseSession::accept},      {FUSE_STATFS, &FuseSession::statfs},
-    {FUSE_INIT, &FuseSession::init},          {FUSE_DESTROY, &FuseSession::accept},
-    {FUSE_FORGET, &FuseSession::ignore},      {FUSE_BATCH_FORGET, &FuseSession::ignore},
-    {FUSE_INTERRUPT, &FuseSession::ignore},  // commands are short; the interrupted request is answered anyway
+    {FUSE_FLUSH, &FuseSession::accept},        {FUSE_FSYNC, &FuseSession::accept},
+    {FUSE_ACCESS, &FuseSession::accept},       {FUSE_STATFS, &FuseSession::statfs},
+    {FUSE_INIT, &FuseSession::init},           {FUSE_DESTROY, &FuseSession::accept},
+    {FUSE_FORGET, &FuseSession::ignore},       {FUSE_BATCH_FORGET, &FuseSession::ignore},
+    {FUSE_INTERRUPT, &FuseSession::interrupt},
 };
 
 void FuseSession::handle(BytesView bytes) {
@@ -62,14 +67,23 @@ void FuseSession::handle(BytesView bytes) {
   const Request request{*head, bytes.subspan(sizeof *head)};
   const auto row = std::find_if(std::begin(kRows), std::end(kRows),
                                 [&](const Row& r) { return r.opcode == request.head.opcode; });
-  if (row == std::end(kRows)) return reply(request, ENOSYS);
+  if (row == std::end(kRows)) return reply(request.head.unique, ENOSYS);
   (this->*row->handler)(request);
 }
 
-void FuseSession::reply(const Request& request, int error, BytesView body) {
+void FuseSession::reply(std::uint64_t unique, int error, BytesView body) {
   if (error != 0) body = {};
   const fuse_out_header head{static_cast<std::uint32_t>(sizeof(fuse_out_header) + body.size()), -error,
-                             request.head.unique};
+                             unique};
+  Bytes frame;
+  frame.reserve(head.len);
+  put(frame, bytes_of(head));
+  put(frame, body);
+  channel_.send(frame);
+}
+
+void FuseSession::notify(fuse_notify_code code, BytesView body) {
+  const fuse_out_header head{static_cast<std::uint32_t>(sizeof(fuse_out_header) + body.size()), code, 0};
   Bytes frame;
   frame.reserve(head.len);
   put(frame, bytes_of(head));
@@ -79,96 +93,125 @@ void FuseSession::reply(const Request& request, int error, BytesView body) {
 
 void FuseSession::init(const Request& request) {
   const auto in = as<fuse_init_in>(request.body, 8);
-  if (!in) return reply(request, EINVAL);
+  if (!in) return reply(request.head.unique, EINVAL);
   fuse_init_out out{};
   out.major = FUSE_KERNEL_VERSION;
   out.minor = FUSE_KERNEL_MINOR_VERSION;
   // A newer major: say ours, and the kernel asks again (linux/fuse.h, "Protocol changelog").
-  if (in->major > FUSE_KERNEL_VERSION) return reply(request, 0, bytes_of(out));
+  if (in->major > FUSE_KERNEL_VERSION) return reply(request.head.unique, 0, bytes_of(out));
   if (in->major < FUSE_KERNEL_VERSION || in->minor < kOldestMinor || request.body.size() < kOldInitSize)
-    return reply(request, EPROTO);
-  out.flags = in->flags & FUSE_ATOMIC_O_TRUNC;
+    return reply(request.head.unique, EPROTO);
   out.max_write = kFuseMaxWrite;
-  out.max_background = 16;
-  out.congestion_threshold = 12;
+  // Closes are background requests: none of them shall wait where it cannot be seen.
+  out.max_background = 512;
+  out.congestion_threshold = 384;
   out.time_gran = 1;
-  reply(request, 0, bytes_of(out));
+  reply(request.head.unique, 0, bytes_of(out));
+  parallel_ = in->minor >= kParallelMinor;
+  if (parallel_) tell_size();
+}
+
+// The kernel asks for attributes only when somebody calls stat(2): until then the file would be empty to it.
+void FuseSession::tell_size() {
+  fuse_notify_store_out last_byte{};
+  last_byte.nodeid = FUSE_ROOT_ID;
+  last_byte.offset = kFuseFileSize - 1;
+  last_byte.size = 1;
+  Bytes body;
+  put(body, bytes_of(last_byte));
+  body.push_back(0);
+  notify(FUSE_NOTIFY_STORE, body);
 }
 
 void FuseSession::attributes(const Request& request) {
-  if (request.head.nodeid != FUSE_ROOT_ID) return reply(request, ENOENT);
+  if (request.head.nodeid != FUSE_ROOT_ID) return reply(request.head.unique, ENOENT);
   fuse_attr_out out{};
   out.attr.ino = FUSE_ROOT_ID;
   out.attr.mode = S_IFREG | 0666;
+  out.attr.size = kFuseFileSize;
   out.attr.nlink = 1;
   out.attr.blksize = 4096;
-  reply(request, 0, bytes_of(out));
+  reply(request.head.unique, 0, bytes_of(out));
 }
 
 void FuseSession::open(const Request& request) {
-  if (request.head.nodeid != FUSE_ROOT_ID) return reply(request, ENOENT);
+  if (request.head.nodeid != FUSE_ROOT_ID) return reply(request.head.unique, ENOENT);
   fuse_open_out out{};
   const int error = file_.open(out.fh);
   // STREAM: every write(2) starts at offset 0, so that the later parts of a long one can be told apart.
   out.open_flags = FOPEN_DIRECT_IO | FOPEN_NONSEEKABLE | FOPEN_STREAM | FOPEN_NOFLUSH;
-  reply(request, error, bytes_of(out));
+  if (parallel_) out.open_flags |= FOPEN_PARALLEL_DIRECT_WRITES;
+  reply(request.head.unique, error, bytes_of(out));
 }
 
 void FuseSession::read(const Request& request) {
   const auto in = as<fuse_read_in>(request.body);
-  if (!in) return reply(request, EINVAL);
+  if (!in) return reply(request.head.unique, EINVAL);
+  const bool wait = (in->flags & O_NONBLOCK) == 0;
   Bytes out;
-  const int error = file_.read(in->fh, std::min(in->size, kMaxRead), out);
-  reply(request, error, out);
-  wake_poller();
+  const int error = file_.read({request.head.unique, in->fh, wait, std::min(in->size, kMaxRead)}, out);
+  if (error != kLater) reply(request.head.unique, error, out);
+}
+
+void FuseSession::read_done(std::uint64_t unique, int error, BytesView data) {
+  reply(unique, error, data);
 }
 
 void FuseSession::write(const Request& request) {
   const auto in = as<fuse_write_in>(request.body);
-  if (!in || in->size != request.body.size() - sizeof *in) return reply(request, EINVAL);
-  const int error = file_.write(in->fh, in->offset, request.body.subspan(sizeof *in));
-  const fuse_write_out out{in->size, 0};
-  reply(request, error, bytes_of(out));
-  wake_poller();
+  if (!in || in->size != request.body.size() - sizeof *in) return reply(request.head.unique, EINVAL);
+  // While a write of the last two kinds is not answered, the kernel holds back those of all other files.
+  const bool wait = (in->flags & O_NONBLOCK) == 0 && parallel_ && (in->flags & O_APPEND) == 0;
+  const int error = file_.write(
+      {request.head.unique, in->fh, in->offset, wait, in->size, request.body.subspan(sizeof *in)});
+  if (error != kLater) write_done(request.head.unique, error, in->size);
+}
+
+void FuseSession::write_done(std::uint64_t unique, int error, std::uint32_t size) {
+  const fuse_write_out out{size, 0};
+  reply(unique, error, bytes_of(out));
 }
 
 void FuseSession::release(const Request& request) {
   const auto in = as<fuse_release_in>(request.body);
-  if (!in) return reply(request, EINVAL);
+  if (!in) return reply(request.head.unique, EINVAL);
   file_.release(in->fh);
-  poller_.reset();
-  reply(request, 0);
+  pollers_.erase(in->fh);
+  reply(request.head.unique, 0);
 }
 
 void FuseSession::poll(const Request& request) {
   const auto in = as<fuse_poll_in>(request.body);
-  if (!in) return reply(request, EINVAL);
+  if (!in) return reply(request.head.unique, EINVAL);
   const fuse_poll_out out{file_.poll(in->fh), 0};
   // Who finds what it wants does not wait, whatever the kernel offers.
-  if ((in->flags & FUSE_POLL_SCHEDULE_NOTIFY) != 0 && (out.revents & in->events) == 0) poller_ = in->kh;
-  reply(request, 0, bytes_of(out));
+  if ((in->flags & FUSE_POLL_SCHEDULE_NOTIFY) != 0 && (out.revents & (in->events | POLLERR)) == 0)
+    pollers_[in->fh] = in->kh;
+  reply(request.head.unique, 0, bytes_of(out));
 }
 
-// Has the kernel ask again. A wake-up too many is harmless, one too few is a hang: no state is compared.
-void FuseSession::wake_poller() {
-  if (!poller_) return;
-  const fuse_notify_poll_wakeup_out out{*std::exchange(poller_, std::nullopt)};
-  const fuse_out_header head{sizeof head + sizeof out, FUSE_NOTIFY_POLL, 0};
-  Bytes frame;
-  put(frame, bytes_of(head));
-  put(frame, bytes_of(out));
-  channel_.send(frame);
+// Has the kernel ask again: no state is compared.
+void FuseSession::changed(std::uint64_t file) {
+  const auto waits = pollers_.extract(file);
+  if (waits.empty()) return;
+  const fuse_notify_poll_wakeup_out out{waits.mapped()};
+  notify(FUSE_NOTIFY_POLL, bytes_of(out));
+}
+
+void FuseSession::interrupt(const Request& request) {
+  const auto in = as<fuse_interrupt_in>(request.body);
+  if (in) file_.interrupt(in->unique);  // it has no reply
 }
 
 void FuseSession::statfs(const Request& request) {
   fuse_statfs_out out{};
   out.st.bsize = 4096;
   out.st.namelen = 255;
-  reply(request, 0, bytes_of(out));
+  reply(request.head.unique, 0, bytes_of(out));
 }
 
 void FuseSession::accept(const Request& request) {
-  reply(request, 0);
+  reply(request.head.unique, 0);
 }
 
 void FuseSession::ignore(const Request&) {}

@@ -8,7 +8,7 @@
 
 #include <linux/fuse.h>
 
-#include <optional>
+#include <map>
 
 namespace vtpm::engine {
 
@@ -18,18 +18,54 @@ inline constexpr std::uint32_t kFuseMaxWrite = 8192;
 // Bytes of buffer that any request fits in.
 inline constexpr std::size_t kFuseBuffer = kFuseMaxWrite + 4096;
 static_assert(kFuseBuffer >= FUSE_MIN_READ_BUFFER);
+// What stat(2) says of the file, bytes: the largest command. Linux runs writes of one file side by side only
+// within the file's size (fs/fuse/file.c); one after the other, a client whose command waits would block all.
+inline constexpr std::uint32_t kFuseFileSize = 4096;
 
-// The file behind the mount. Methods return 0 or an errno.
+// A WRITE or a READ. `unique` names it when it is answered later.
+struct FuseWrite {
+  std::uint64_t unique;
+  std::uint64_t file;
+  std::uint64_t offset;
+  bool wait;           // is answered when the command has run; else at once
+  std::uint32_t size;  // of the data
+  BytesView data;
+};
+struct FuseRead {
+  std::uint64_t unique;
+  std::uint64_t file;
+  bool wait;           // for the response, when there is a command
+  std::uint32_t size;  // at most so many bytes
+};
+
+// What a file tells of its own accord.
+class FuseReplies {
+ public:
+  virtual ~FuseReplies() = default;
+  // Answers a request that was kLater: errno or 0, and the bytes that were written or read.
+  virtual void write_done(std::uint64_t unique, int error, std::uint32_t size) = 0;
+  virtual void read_done(std::uint64_t unique, int error, BytesView data) = 0;
+  // What poll() returns may have changed. Once too often is harmless, once too little is a hang.
+  virtual void changed(std::uint64_t file) = 0;
+};
+
+// Instead of an errno: the request is answered later, through FuseReplies.
+inline constexpr int kLater = -1;
+
+// The file behind the mount. Methods return 0 or an errno, write and read also kLater.
 class FuseFile {
  public:
   virtual ~FuseFile() = default;
+  // Called once, before all others.
+  virtual void connect(FuseReplies& replies) = 0;
   virtual int open(std::uint64_t& file) = 0;
   virtual void release(std::uint64_t file) = 0;
-  virtual int write(std::uint64_t file, std::uint64_t offset, BytesView data) = 0;
-  // Appends at most `size` bytes to `out`.
-  virtual int read(std::uint64_t file, std::uint32_t size, Bytes& out) = 0;
+  virtual int write(const FuseWrite& request) = 0;
+  virtual int read(const FuseRead& request, Bytes& out) = 0;
   // POLLIN, POLLOUT, ... as they are now.
   virtual std::uint32_t poll(std::uint64_t file) = 0;
+  // Who waits for this request has got a signal. The request may have been answered already.
+  virtual void interrupt(std::uint64_t unique) = 0;
 };
 
 // Where replies and notifications go: each to the kernel in one write(2).
@@ -39,10 +75,12 @@ class FuseChannel {
   virtual void send(BytesView frame) = 0;
 };
 
-class FuseSession {
+class FuseSession final : private FuseReplies {
  public:
   // Both are borrowed.
-  FuseSession(FuseFile& file, FuseChannel& channel) noexcept : file_(file), channel_(channel) {}
+  FuseSession(FuseFile& file, FuseChannel& channel) : file_(file), channel_(channel) { file_.connect(*this); }
+  FuseSession(const FuseSession&) = delete;
+  FuseSession& operator=(const FuseSession&) = delete;
 
   // Handles one request as read from /dev/fuse. What is not a request is ignored.
   void handle(BytesView request);
@@ -59,17 +97,25 @@ class FuseSession {
   void write(const Request& request);
   void release(const Request& request);
   void poll(const Request& request);
+  void interrupt(const Request& request);
   void statfs(const Request& request);
   void accept(const Request& request);
   void ignore(const Request& request);
 
-  void reply(const Request& request, int error, BytesView body = {});
-  void wake_poller();
+  void write_done(std::uint64_t unique, int error, std::uint32_t size) override;
+  void read_done(std::uint64_t unique, int error, BytesView data) override;
+  void changed(std::uint64_t file) override;
+
+  void reply(std::uint64_t unique, int error, BytesView body = {});
+  void notify(fuse_notify_code code, BytesView body);
+  void tell_size();
 
   FuseFile& file_;
   FuseChannel& channel_;
-  // The kernel's handle of the poll that waits for a change. One: there is one open file at a time.
-  std::optional<std::uint64_t> poller_;
+  // Whether the kernel runs writes side by side. A session that another process opened: no, to be safe.
+  bool parallel_ = false;
+  // Open files that a poll waits for, and the kernel's handles of them.
+  std::map<std::uint64_t, std::uint64_t> pollers_;
 };
 
 }  // namespace vtpm::engine

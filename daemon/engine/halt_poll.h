@@ -12,29 +12,36 @@
 #include <sched.h>
 
 #include <chrono>
+#include <optional>
 #include <span>
 
 namespace vtpm::engine {
 
 class HaltPoll {
  public:
-  // As poll(2) without a timeout: the number of ready descriptors, or -1 and errno.
-  int wait(std::span<pollfd> polled) {
+  using Clock = std::chrono::steady_clock;
+
+  // As poll(2), until a time at the latest (to the millisecond after it), if there is one: the number of
+  // ready descriptors, or -1 and errno.
+  int wait(std::span<pollfd> polled, std::optional<Clock::time_point> until) {
     const auto start = Clock::now();
+    if (until && *until <= start) return ::poll(polled.data(), polled.size(), 0);
     if (short_waits_ >= kWorthwhile) {
       do {
         if (const int n = ::poll(polled.data(), polled.size(), 0); n != 0) return n;
         ::sched_yield();  // the client may be waiting for this very processor
-      } while (Clock::now() - start < kWindow);
+      } while (Clock::now() - start < kWindow && (!until || Clock::now() < *until));
       short_waits_ = 0;  // nobody came in time: sleep at once until they do again
     }
-    const int n = ::poll(polled.data(), polled.size(), -1);
+    const int n = ::poll(polled.data(), polled.size(), until ? milliseconds(*until - start) : -1);
     short_waits_ = Clock::now() - start < kWindow ? short_waits_ + 1 : 0;
     return n;
   }
 
  private:
-  using Clock = std::chrono::steady_clock;
+  static int milliseconds(Clock::duration wait) {
+    return static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(wait).count());
+  }
   static constexpr std::chrono::microseconds kWindow{50};
   static constexpr unsigned kWorthwhile = 3;  // waits in a row that would have ended within the window
 

@@ -1,108 +1,170 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/engine/node.h"
 
-#include "daemon/engine/log.h"
-#include "daemon/engine/tpm_commands.h"
-
 #include <poll.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 namespace vtpm::engine {
+namespace {
 
-// Transient objects, and sessions whether loaded or saved.
-std::vector<std::uint32_t> Device::volatile_handles() {
-  std::vector<std::uint32_t> all;
-  if (!tpm_.powered()) return all;
-  for (const auto first : {kTransientFirst, kLoadedSessionFirst, kSavedSessionFirst}) {
-    const auto some = handles_from(tpm_, first);
-    all.insert(all.end(), some.begin(), some.end());
+// Threads and processes that share an open file and wait in read(2).
+constexpr std::size_t kMaxReaders = 64;
+
+}  // namespace
+
+int OpenFile::write(const FuseWrite& request) {
+  if (busy_) return EBUSY;
+  if (unread() && request.offset > 0 && request.offset == next_offset_) {
+    // A later part of a write(2) that was too long: its response waits already.
+    next_offset_ += request.data.size();
+    return 0;
   }
-  return all;
+  if (unread()) return EBUSY;
+  if (request.data.size() < tpm::kHeaderSize) return EINVAL;
+  next_offset_ = request.offset + request.data.size();
+  const auto check = tpm::check_command(request.data);
+  if (check.code != tpm::ResponseCode::Success) {
+    finish(tpm::error_response(check.code), false);
+    return 0;
+  }
+  response_.clear();
+  taken_ = 0;
+  busy_ = true;
+  failed_ = false;
+  node_.device().submit(space_, *this, Bytes(request.data.begin(), request.data.end()),
+                        FairQueue::Clock::now());
+  if (!request.wait) return 0;
+  writer_ = request;
+  return kLater;
 }
 
-void Device::flush_leftovers(const OpenFile& file) {
-  for (const auto handle : volatile_handles()) {
-    const auto& before = file.handles_before;
-    if (std::find(before.begin(), before.end(), handle) == before.end()) (void)flush_context(tpm_, handle);
+int OpenFile::read(const FuseRead& request, Bytes& out) {
+  if (busy_) {
+    if (!request.wait || readers_.size() == kMaxReaders) return EAGAIN;
+    readers_.push_back({request.unique, request.size});
+    return kLater;
+  }
+  if (std::exchange(failed_, false)) return EIO;
+  out = take(request.size);
+  return 0;
+}
+
+std::uint32_t OpenFile::poll() const noexcept {
+  if (failed_) return POLLERR | POLLIN | POLLRDNORM;
+  if (readable()) return POLLIN | POLLRDNORM;
+  return busy_ ? 0 : POLLOUT | POLLWRNORM;
+}
+
+bool OpenFile::interrupt(std::uint64_t unique) {
+  if (writer_ && writer_->unique == unique) {
+    // A command that runs is over before its client's signal is read.
+    node_.device().withdraw(space_);
+    busy_ = false;
+    node_.replies().write_done(writer_->unique, EINTR, 0);
+    writer_.reset();
+    answer_readers();
+    node_.replies().changed(id_);
+    return true;
+  }
+  const auto reader =
+      std::find_if(readers_.begin(), readers_.end(), [=](const Reader& r) { return r.unique == unique; });
+  if (reader == readers_.end()) return false;
+  readers_.erase(reader);
+  node_.replies().read_done(unique, EINTR, {});
+  return true;
+}
+
+void OpenFile::answered(Bytes response) {
+  finish(std::move(response), false);
+}
+
+void OpenFile::failed() {
+  finish({}, true);
+}
+
+void OpenFile::finish(Bytes response, bool failed) {
+  busy_ = false;
+  response_ = std::move(response);
+  taken_ = 0;
+  if (writer_) {
+    const int error = failed ? EIO : 0;
+    node_.replies().write_done(writer_->unique, error, static_cast<std::uint32_t>(writer_->size));
+    writer_.reset();
+  } else {
+    failed_ = failed;
+  }
+  answer_readers();
+  node_.replies().changed(id_);
+}
+
+Bytes OpenFile::take(std::uint32_t size) {
+  const auto left = BytesView(response_).subspan(taken_);
+  const auto part = left.first(std::min<std::size_t>(size, left.size()));
+  taken_ += part.size();
+  return {part.begin(), part.end()};
+}
+
+// The first gets the response, the others what it leaves.
+void OpenFile::answer_readers() {
+  for (const auto& reader : std::exchange(readers_, {})) {
+    const int error = std::exchange(failed_, false) ? EIO : 0;
+    node_.replies().read_done(reader.unique, error, take(reader.size));
   }
 }
 
 Node::~Node() {
-  if (device_.owner_ == this && device_.file_) release(device_.file_->id);
+  for (const auto& [id, file] : files_)
+    device_.close(file.space());
 }
 
-Device::OpenFile* Node::find(std::uint64_t file) noexcept {
-  auto& open = device_.file_;
-  return open && open->node == this && open->id == file ? &*open : nullptr;
+OpenFile* Node::find(std::uint64_t file) noexcept {
+  const auto found = files_.find(file);
+  return found == files_.end() ? nullptr : &found->second;
 }
 
 int Node::open(std::uint64_t& file) {
-  if (device_.file_ && device_.owner_ != this) device_.settle_(*device_.owner_);
-  if (device_.file_) return EBUSY;
-  auto& open = device_.file_.emplace(Device::OpenFile{});
-  open.node = device_.owner_ = this;
-  open.id = file = ++device_.last_id_;
-  if (kind_ == NodeKind::Managed) open.handles_before = device_.volatile_handles();
+  auto space = device_.open(kind_);
+  if (!space) {
+    settle_(*this);
+    space = device_.open(kind_);
+  }
+  if (!space) return EBUSY;
+  file = device_.new_file_id();
+  files_.try_emplace(file, *this, file, *space);
   return 0;
 }
 
 void Node::release(std::uint64_t file) {
   const auto* open = find(file);
   if (open == nullptr) return;
-  if (kind_ == NodeKind::Managed) device_.flush_leftovers(*open);
-  device_.file_.reset();
-  device_.owner_ = nullptr;
+  device_.close(open->space());
+  files_.erase(file);
 }
 
-int Node::write(std::uint64_t file, std::uint64_t offset, BytesView data) {
-  auto* open = find(file);
+int Node::write(const FuseWrite& request) {
+  auto* open = find(request.file);
+  return open == nullptr ? EIO : open->write(request);
+}
+
+int Node::read(const FuseRead& request, Bytes& out) {
+  auto* open = find(request.file);
   if (open == nullptr) return EIO;
-  const bool unread = open->waiting() && open->taken == 0;
-  if (unread && offset > 0 && offset == open->next_offset) {
-    // A later part of a write(2) that was too long: its response waits already.
-    open->next_offset += data.size();
-    return 0;
-  }
-  if (unread) return EBUSY;
-  if (data.size() < tpm::kHeaderSize) return EINVAL;
-  open->next_offset = offset + data.size();
-  return run(*open, data);
-}
-
-int Node::run(Device::OpenFile& open, BytesView command) {
-  open.response.clear();
-  open.taken = 0;
-  const auto check = tpm::check_command(command);
-  if (check.code != tpm::ResponseCode::Success) {
-    open.response = tpm::error_response(check.code);
-    return 0;
-  }
-  if (!device_.tpm_.powered()) return EIO;
-  const auto response = device_.tpm_.process(tpm::Locality::tenant(), command);
-  if (!response) {
-    log_line(response.error().context);
-    return EIO;
-  }
-  open.response.assign(response->begin(), response->end());
-  return 0;
-}
-
-int Node::read(std::uint64_t file, std::uint32_t size, Bytes& out) {
-  auto* open = find(file);
-  if (open == nullptr) return EIO;
-  const auto left = BytesView(open->response).subspan(open->taken);
-  const auto part = left.first(std::min<std::size_t>(size, left.size()));
-  put(out, part);
-  open->taken += part.size();
-  return 0;
+  const int error = open->read(request, out);
+  if (error != kLater) replies_->changed(request.file);
+  return error;
 }
 
 std::uint32_t Node::poll(std::uint64_t file) {
   const auto* open = find(file);
-  if (open == nullptr) return POLLERR;
-  return open->waiting() ? POLLIN | POLLRDNORM : POLLOUT | POLLWRNORM;
+  return open == nullptr ? POLLERR : open->poll();
+}
+
+void Node::interrupt(std::uint64_t unique) {
+  for (auto& [id, file] : files_)
+    if (file.interrupt(unique)) return;
 }
 
 }  // namespace vtpm::engine

@@ -1,73 +1,92 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a device node does when it is opened, written, read and polled: as the Linux driver's /dev/tpm0
-// (drivers/char/tpm/tpm-dev-common.c), except that a command with a wrong size is answered by a response, not
-// by an errno. FORMATS.md, "Device file".
+// What the open files of a device node do when they are written, read and polled: as those of the Linux
+// driver (drivers/char/tpm/tpm-dev-common.c), with the differences that FORMATS.md, "Device file", lists.
 #pragma once
 
+#include "daemon/engine/device.h"
 #include "daemon/engine/fuse_session.h"
-#include "daemon/engine/tpm.h"
-
-#include <vtpm/control/attach.h>
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <vector>
 
 namespace vtpm::engine {
 
-using control::NodeKind;
 class Node;
 
-// The one open file that all nodes of a TPM share: until the managed node has a resource manager, a second
-// open anywhere is EBUSY.
-class Device {
+// One open file.
+class OpenFile final : public Client {
  public:
-  // Has the requests that wait at another node handled now: its last close may be among them.
-  using Settle = std::function<void(Node&)>;
+  OpenFile(Node& node, std::uint64_t id, SpaceId space) noexcept : node_(node), id_(id), space_(space) {}
 
-  Device(Tpm& tpm, Settle settle) : tpm_(tpm), settle_(std::move(settle)) {}
+  int write(const FuseWrite& request);
+  int read(const FuseRead& request, Bytes& out);
+  std::uint32_t poll() const noexcept;
+  // Gives up what the interrupted request waits for. Whether it was this file's.
+  bool interrupt(std::uint64_t unique);
+  SpaceId space() const noexcept { return space_; }
+
+  void answered(Bytes response) override;
+  void failed() override;
 
  private:
-  friend class Node;
-  struct OpenFile {
-    const Node* node;
-    std::uint64_t id;
-    std::vector<std::uint32_t> handles_before;  // what was there when a managed node was opened
-    Bytes response;
-    std::size_t taken = 0;          // bytes of the response that were read
-    std::uint64_t next_offset = 0;  // where the next part of the same write(2) would be
-    bool waiting() const noexcept { return taken < response.size(); }
+  struct Reader {
+    std::uint64_t unique;
+    std::uint32_t size;
   };
-  std::vector<std::uint32_t> volatile_handles();
-  void flush_leftovers(const OpenFile& file);
 
-  Tpm& tpm_;
-  Settle settle_;
-  Node* owner_ = nullptr;  // of the open file
-  std::optional<OpenFile> file_;
-  std::uint64_t last_id_ = 0;
+  bool unread() const noexcept { return !response_.empty() && taken_ == 0; }
+  bool readable() const noexcept { return failed_ || taken_ < response_.size(); }
+  void finish(Bytes response, bool failed);
+  Bytes take(std::uint32_t size);
+  void answer_readers();
+
+  Node& node_;
+  const std::uint64_t id_;
+  const SpaceId space_;
+  bool busy_ = false;    // its command waits or runs
+  bool failed_ = false;  // its command failed, which the next read is told
+  Bytes response_;
+  std::size_t taken_ = 0;            // bytes of the response that were read
+  std::uint64_t next_offset_ = 0;    // where the next part of the same write(2) would be
+  std::optional<FuseWrite> writer_;  // whose write(2) waits for the command to have run; without its data
+  std::vector<Reader> readers_;      // whose read(2) waits for the response
 };
 
-// One node.
 class Node final : public FuseFile {
  public:
-  Node(Device& device, NodeKind kind) noexcept : device_(device), kind_(kind) {}
+  // Has the requests that wait at the instance's other nodes handled now: the last close of one may be among
+  // them.
+  using Settle = std::function<void(const Node&)>;
+
+  Node(Device& device, NodeKind kind, Settle settle)
+      : device_(device), kind_(kind), settle_(std::move(settle)) {}
   ~Node() override;
   Node(const Node&) = delete;
   Node& operator=(const Node&) = delete;
 
+  void connect(FuseReplies& replies) override { replies_ = &replies; }
   int open(std::uint64_t& file) override;
   void release(std::uint64_t file) override;
-  int write(std::uint64_t file, std::uint64_t offset, BytesView data) override;
-  int read(std::uint64_t file, std::uint32_t size, Bytes& out) override;
+  int write(const FuseWrite& request) override;
+  int read(const FuseRead& request, Bytes& out) override;
   std::uint32_t poll(std::uint64_t file) override;
+  void interrupt(std::uint64_t unique) override;
+
+  Device& device() noexcept { return device_; }
+  FuseReplies& replies() noexcept { return *replies_; }
+  NodeKind kind() const noexcept { return kind_; }
+  bool empty() const noexcept { return files_.empty(); }
 
  private:
-  Device::OpenFile* find(std::uint64_t file) noexcept;
-  int run(Device::OpenFile& open, BytesView command);
+  OpenFile* find(std::uint64_t file) noexcept;
 
   Device& device_;
   const NodeKind kind_;
+  Settle settle_;
+  FuseReplies* replies_ = nullptr;
+  std::map<std::uint64_t, OpenFile> files_;
 };
 
 }  // namespace vtpm::engine

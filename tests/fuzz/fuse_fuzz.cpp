@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The FUSE protocol of a device node, fed a sequence of requests: {length u16, request}. Every reply must be
-// well formed, and nothing larger than was asked may be written to or read from the file.
+// well formed, also those that come later, and nothing larger than was asked may be written to or read from
+// the file.
 #include "daemon/engine/fuse_session.h"
 
+#include <poll.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 
@@ -12,27 +16,53 @@ namespace {
 using namespace vtpm;
 using namespace vtpm::engine;
 
+// Some files whose requests are answered at once or later, as their numbers say.
 class File final : public FuseFile {
  public:
+  void connect(FuseReplies& replies) override { replies_ = &replies; }
   int open(std::uint64_t& file) override {
     file = ++last_;
-    return 0;
+    return last_ > 8 ? EBUSY : 0;
   }
   void release(std::uint64_t) override {}
-  int write(std::uint64_t, std::uint64_t, BytesView data) override {
-    pending_.assign(data.begin(), data.end());
-    return 0;
+  int write(const FuseWrite& request) override {
+    if (request.size != request.data.size()) std::abort();
+    replies_->changed(request.file);
+    if (!request.wait || request.unique % 2 == 0) return 0;
+    writes_.push_back(request);
+    return kLater;
   }
-  int read(std::uint64_t, std::uint32_t size, Bytes& out) override {
-    if (size > 4096) std::abort();
-    out.assign(size, 0);
-    return 0;
+  int read(const FuseRead& request, Bytes& out) override {
+    if (request.size > 4096) std::abort();
+    if (request.wait && request.unique % 2 != 0) {
+      reads_.push_back(request);
+      return kLater;
+    }
+    out.assign(request.size, 0);
+    return request.unique % 3 == 0 ? EAGAIN : 0;
   }
-  std::uint32_t poll(std::uint64_t) override { return pending_.empty() ? 4 : 1; }
+  std::uint32_t poll(std::uint64_t file) override { return file % 2 == 0 ? POLLIN : 0; }
+  void interrupt(std::uint64_t unique) override {
+    std::erase_if(writes_, [&](const FuseWrite& request) {
+      if (request.unique == unique) replies_->write_done(unique, EINTR, 0);
+      return request.unique == unique;
+    });
+  }
+  // Answers what waits.
+  void finish() {
+    for (const auto& request : writes_)
+      replies_->write_done(request.unique, 0, request.size);
+    for (const auto& request : reads_)
+      replies_->read_done(request.unique, 0, Bytes(request.size));
+    for (std::uint64_t file = 1; file <= last_; ++file)
+      replies_->changed(file);
+  }
 
  private:
+  FuseReplies* replies_ = nullptr;
   std::uint64_t last_ = 0;
-  Bytes pending_;
+  std::vector<FuseWrite> writes_;
+  std::vector<FuseRead> reads_;
 };
 
 class Channel final : public FuseChannel {
@@ -41,7 +71,8 @@ class Channel final : public FuseChannel {
     fuse_out_header head{};
     if (frame.size() < sizeof head) std::abort();
     std::memcpy(&head, frame.data(), sizeof head);
-    const bool notification = head.unique == 0 && head.error == FUSE_NOTIFY_POLL;
+    const bool notification =
+        head.unique == 0 && (head.error == FUSE_NOTIFY_POLL || head.error == FUSE_NOTIFY_STORE);
     if (head.len != frame.size()) std::abort();
     if (!notification && (head.error > 0 || head.error < -4095)) std::abort();
     if (!notification && head.error != 0 && frame.size() != sizeof head) std::abort();
@@ -60,5 +91,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
     session.handle(rest.subspan(2, length));
     rest = rest.subspan(2 + length);
   }
+  file.finish();
   return 0;
 }

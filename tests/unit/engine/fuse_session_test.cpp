@@ -3,6 +3,7 @@
 #include "daemon/engine/fuse_session.h"
 
 #include <catch2/catch.hpp>
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
 
@@ -14,30 +15,40 @@ using namespace vtpm::engine;
 
 namespace {
 
-// A file of one byte that is readable after a write.
-class OneByte final : public FuseFile {
+// A file that is readable after a write. With `later` it answers writes and reads when it is told to.
+class OneFile final : public FuseFile {
  public:
+  void connect(FuseReplies& r) override { replies = &r; }
   int open(std::uint64_t& file) override {
     file = 42;
     return open_error;
   }
   void release(std::uint64_t file) override { released = file; }
-  int write(std::uint64_t file, std::uint64_t, BytesView data) override {
-    if (file != 42) return EIO;
-    written.assign(data.begin(), data.end());
+  int write(const FuseWrite& request) override {
+    if (request.file != 42) return EIO;
+    last_write = request;
+    written.assign(request.data.begin(), request.data.end());
+    if (later && request.wait) return kLater;
+    replies->changed(42);
     return 0;
   }
-  int read(std::uint64_t, std::uint32_t size, Bytes& out) override {
-    largest_read = size;
+  int read(const FuseRead& request, Bytes& out) override {
+    last_read = request;
+    if (later && request.wait) return kLater;
     put(out, written);
     written.clear();
     return 0;
   }
   std::uint32_t poll(std::uint64_t) override { return written.empty() ? POLLOUT : POLLIN; }
+  void interrupt(std::uint64_t unique) override { interrupted = unique; }
 
+  FuseReplies* replies = nullptr;
+  bool later = false;
   int open_error = 0;
   std::uint64_t released = 0;
-  std::uint32_t largest_read = 0;
+  std::uint64_t interrupted = 0;
+  FuseWrite last_write{};
+  FuseRead last_read{};
   Bytes written;
 };
 
@@ -54,7 +65,7 @@ Bytes bytes_of(const T& value) {
 }
 
 struct Kernel {
-  OneByte file;
+  OneFile file;
   Sent sent;
   FuseSession session{file, sent};
   std::uint64_t unique = 100;
@@ -104,9 +115,10 @@ Bytes init(std::uint32_t major, std::uint32_t minor) {
   return bytes;
 }
 
-Bytes write_request(std::uint32_t size, const Bytes& data) {
+Bytes write_request(std::uint32_t size, const Bytes& data, std::uint32_t flags = 0) {
   fuse_write_in in{};
   in.fh = 42;
+  in.flags = flags;
   in.size = size;
   Bytes bytes = bytes_of(in);
   put(bytes, data);
@@ -126,12 +138,82 @@ Bytes poll_request(std::uint32_t flags) {
 TEST_CASE("FUSE init: versions from 7.31 are accepted with the flags that we know") {
   Kernel kernel;
   const auto minor = GENERATE(31U, 38U, 44U);
-  const auto [error, body] = kernel.reply(FUSE_INIT, init(7, minor));
-  REQUIRE(error == 0);
-  const auto out = as<fuse_init_out>(body);
+  const auto frames = kernel.ask(FUSE_INIT, init(7, minor));
+  const auto out = as<fuse_init_out>(Bytes(frames.at(0).begin() + sizeof(fuse_out_header), frames[0].end()));
   CHECK(out.major == 7);
   CHECK(out.max_write == kFuseMaxWrite);
-  CHECK(out.flags == FUSE_ATOMIC_O_TRUNC);
+  CHECK(out.flags == 0);
+}
+
+TEST_CASE("FUSE init: a kernel that runs writes side by side is told how large the file is") {
+  Kernel kernel;
+  const auto minor = GENERATE(38U, 39U);
+  const auto frames = kernel.ask(FUSE_INIT, init(7, minor));
+  REQUIRE(frames.size() == (minor == 39 ? 2 : 1));
+  const auto open = as<fuse_open_out>(kernel.reply(FUSE_OPEN, bytes_of(fuse_open_in{})).second);
+  CHECK(((open.open_flags & FOPEN_PARALLEL_DIRECT_WRITES) != 0) == (minor == 39));
+  if (minor == 38) return;
+  fuse_out_header head{};
+  fuse_notify_store_out store{};
+  REQUIRE(frames[1].size() == sizeof head + sizeof store + 1);
+  std::memcpy(&head, frames[1].data(), sizeof head);
+  std::memcpy(&store, frames[1].data() + sizeof head, sizeof store);
+  CHECK(head.unique == 0);
+  CHECK(head.error == FUSE_NOTIFY_STORE);
+  CHECK(store.nodeid == FUSE_ROOT_ID);
+  CHECK(store.offset + store.size == kFuseFileSize);
+}
+
+TEST_CASE("FUSE write: it waits for the command, but not with O_NONBLOCK, O_APPEND or an older kernel") {
+  Kernel kernel;
+  const auto waits = [&](std::uint32_t flags) {
+    kernel.reply(FUSE_WRITE, write_request(1, Bytes{9}, flags));
+    return kernel.file.last_write.wait;
+  };
+  CHECK_FALSE(waits(0));  // nobody knows which kernel it is
+  (void)kernel.ask(FUSE_INIT, init(7, 38));
+  CHECK_FALSE(waits(0));
+  (void)kernel.ask(FUSE_INIT, init(7, 39));
+  CHECK(waits(0));
+  CHECK_FALSE(waits(O_NONBLOCK));
+  CHECK_FALSE(waits(O_APPEND));
+}
+
+TEST_CASE("FUSE: a write and a read are answered later, by the number of the request") {
+  Kernel kernel;
+  (void)kernel.ask(FUSE_INIT, init(7, 39));
+  kernel.file.later = true;
+  CHECK(kernel.ask(FUSE_WRITE, write_request(3, Bytes{1, 2, 3})).empty());
+  const auto write = kernel.unique;
+  fuse_read_in read{};
+  read.fh = 42;
+  read.size = 10;
+  CHECK(kernel.ask(FUSE_READ, bytes_of(read)).empty());
+  CHECK(kernel.file.last_write.unique == write);
+  kernel.file.replies->write_done(write, 0, 3);
+  kernel.file.replies->read_done(kernel.unique, 0, Bytes{5, 6});
+  kernel.file.replies->read_done(7, EINTR, Bytes{5, 6});
+  REQUIRE(kernel.sent.frames.size() == 3);
+  const auto head = [&](std::size_t i) {
+    fuse_out_header h{};
+    std::memcpy(&h, kernel.sent.frames[i].data(), sizeof h);
+    CHECK(h.len == kernel.sent.frames[i].size());
+    return h;
+  };
+  CHECK(head(0).unique == write);
+  CHECK(head(0).len == sizeof(fuse_out_header) + sizeof(fuse_write_out));
+  CHECK(head(1).unique == kernel.unique);
+  CHECK(head(1).len == sizeof(fuse_out_header) + 2);
+  CHECK(head(2).error == -EINTR);
+  CHECK(head(2).len == sizeof(fuse_out_header));
+}
+
+TEST_CASE("FUSE interrupt: the file is told whose request it was") {
+  Kernel kernel;
+  fuse_interrupt_in in{};
+  in.unique = 77;
+  CHECK(kernel.ask(FUSE_INTERRUPT, bytes_of(in)).empty());
+  CHECK(kernel.file.interrupted == 77);
 }
 
 TEST_CASE("FUSE init: older versions are refused, a newer major is told ours") {
@@ -177,6 +259,7 @@ TEST_CASE("FUSE write: sizes that lie are refused and reach no file") {
   const auto [error, body] = kernel.reply(FUSE_WRITE, write_request(3, Bytes{1, 2, 3}));
   CHECK(error == 0);
   CHECK(as<fuse_write_out>(body).size == 3);
+  CHECK(kernel.file.last_write.size == 3);
   CHECK(kernel.file.written == Bytes{1, 2, 3});
 }
 
@@ -186,7 +269,7 @@ TEST_CASE("FUSE read: at most a buffer is asked of the file") {
   in.fh = 42;
   in.size = 0xffffffff;
   CHECK(kernel.reply(FUSE_READ, bytes_of(in)).first == 0);
-  CHECK(kernel.file.largest_read == 4096);
+  CHECK(kernel.file.last_read.size == 4096);
 }
 
 TEST_CASE("FUSE: a request whose body is too short is EINVAL, whichever it is") {
@@ -213,19 +296,19 @@ TEST_CASE("FUSE: forget, batch forget and interrupt get no reply") {
   CHECK(kernel.ask(FUSE_INTERRUPT, Bytes(8)).empty());
 }
 
-TEST_CASE("FUSE poll: who waits is woken by a write and by a read, once") {
+TEST_CASE("FUSE poll: who waits is woken by a change, once") {
   Kernel kernel;
   CHECK(as<fuse_poll_out>(kernel.reply(FUSE_POLL, poll_request(FUSE_POLL_SCHEDULE_NOTIFY)).second).revents ==
         POLLOUT);
   const auto frames = kernel.ask(FUSE_WRITE, write_request(1, Bytes{9}));
   REQUIRE(frames.size() == 2);
   fuse_out_header head{};
-  std::memcpy(&head, frames[1].data(), sizeof head);
+  std::memcpy(&head, frames[0].data(), sizeof head);
   CHECK(head.unique == 0);
   CHECK(head.error == FUSE_NOTIFY_POLL);
   std::uint64_t kh = 0;
-  REQUIRE(frames[1].size() == sizeof head + sizeof kh);
-  std::memcpy(&kh, frames[1].data() + sizeof head, sizeof kh);
+  REQUIRE(frames[0].size() == sizeof head + sizeof kh);
+  std::memcpy(&kh, frames[0].data() + sizeof head, sizeof kh);
   CHECK(kh == 7);
   CHECK(as<fuse_poll_out>(kernel.reply(FUSE_POLL, poll_request(0)).second).revents == POLLIN);
   CHECK(kernel.ask(FUSE_WRITE, write_request(1, Bytes{9})).size() == 1);

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/engine/device.h"
+
+#include "daemon/engine/fatal.h"
+#include "daemon/engine/log.h"
+
+#include <algorithm>
+
+namespace vtpm::engine {
+namespace {
+
+// A wait for a session that is over already would be a busy loop.
+constexpr FairQueue::Duration kLeastWait = std::chrono::milliseconds(1);
+
+SpaceId open_or_end(space::ResourceManager& spaces, space::Kind kind) {
+  const auto space = spaces.open(kind);
+  if (!space) fatal("the first spaces cannot be opened");
+  return *space;
+}
+
+}  // namespace
+
+Device::Device(Tpm& tpm)
+    : tpm_(tpm),
+      chip_(tpm),
+      spaces_(chip_),
+      supervisor_(open_or_end(spaces_, space::Kind::Supervisor)),
+      raw_(open_or_end(spaces_, space::Kind::Raw)) {}
+
+Result<SpaceId> Device::open(NodeKind kind) {
+  if (kind == NodeKind::Managed) return spaces_.open(space::Kind::Managed);
+  if (raw_is_open_) return Error(ErrorCode::Busy, "the raw node is open already");
+  raw_is_open_ = true;
+  return raw_;
+}
+
+void Device::close(SpaceId space) {
+  withdraw(space);
+  queue_.forget(space);
+  if (space == raw_)
+    raw_is_open_ = false;
+  else
+    spaces_.close(space);
+}
+
+void Device::submit(SpaceId space, Client& client, Bytes command, Time now) {
+  if (!jobs_.try_emplace(space, Job{&client, std::move(command)}).second)
+    fatal("a client has two commands at a time");
+  queue_.push(space, now);
+}
+
+void Device::withdraw(SpaceId space) {
+  if (jobs_.erase(space) == 0) return;
+  queue_.remove(space);
+  spaces_.withdraw(space);
+}
+
+std::optional<Device::Time> Device::run_one(Time now) {
+  if (jobs_.empty()) return {};
+  const auto choice = queue_.choose(now);
+  if (!choice.run) return choice.later;
+  run(*choice.run, now);
+  if (jobs_.empty()) return {};
+  return now;
+}
+
+void Device::run(SpaceId space, Time now) {
+  const auto job = jobs_.find(space);
+  Client& client = *job->second.client;
+  auto outcome = spaces_.execute(space, tpm::Locality::tenant(), job->second.command, now);
+  const auto end = FairQueue::Clock::now();
+  if (outcome && std::holds_alternative<space::SessionWait>(*outcome)) {
+    queue_.postpone(space, std::max(std::get<space::SessionWait>(*outcome).until, end + kLeastWait));
+    return;
+  }
+  jobs_.erase(job);
+  queue_.completed(space, now, end);
+  if (outcome) {
+    client.answered(std::get<Bytes>(std::move(*outcome)));
+  } else {
+    if (tpm_.powered()) log_line(outcome.error().context);
+    client.failed();
+  }
+}
+
+// Nanoseconds since the host's start: files are not opened that fast.
+std::uint64_t Device::new_file_id() {
+  const auto now = std::chrono::nanoseconds(FairQueue::Clock::now().time_since_epoch()).count();
+  last_file_id_ = std::max(last_file_id_ + 1, static_cast<std::uint64_t>(now));
+  return last_file_id_;
+}
+
+Result<Bytes> Device::supervise(tpm::Locality locality, BytesView command) {
+  const auto check = tpm::check_command(command);
+  if (check.code != tpm::ResponseCode::Success) return tpm::error_response(check.code);
+  VTPM_TRY(auto outcome, spaces_.execute(supervisor_, locality, command, FairQueue::Clock::now()));
+  if (auto* response = std::get_if<Bytes>(&outcome)) return std::move(*response);
+  spaces_.withdraw(supervisor_);
+  return Error(ErrorCode::Busy, "all sessions of the TPM are in use");
+}
+
+}  // namespace vtpm::engine

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/engine/fuse_mount.h"
+
+#include "daemon/engine/log.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace vtpm::engine {
+
+bool FuseMount::handle_one() {
+  const ssize_t n = ::read(fuse_.get(), buffer_.data(), buffer_.size());
+  if (n >= 0) {
+    session_.handle({buffer_.data(), static_cast<std::size_t>(n)});
+    return true;
+  }
+  if (errno == EINTR || errno == ENOENT) return true;  // ENOENT: its process was killed in between
+  if (errno != EAGAIN) lose(errno);
+  return false;
+}
+
+void FuseMount::send(BytesView frame) {
+  for (;;) {
+    if (::write(fuse_.get(), frame.data(), frame.size()) >= 0) return;
+    if (errno == EINTR) continue;
+    // ENOENT: the request was given up, nobody waits for this reply. EINVAL: an older kernel does not know
+    // the notification.
+    if (errno != ENOENT && errno != EINVAL) lose(errno);
+    return;
+  }
+}
+
+void FuseMount::lose(int errno_value) {
+  if (errno_value != ENODEV && !gone_) log_line(std::string("device node: ") + std::strerror(errno_value));
+  gone_ = true;
+}
+
+}  // namespace vtpm::engine

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whose command runs next, with a clock of our own.
+#include "daemon/engine/fair_queue.h"
+
+#include <catch2/catch.hpp>
+
+#include <array>
+
+using namespace vtpm;
+using namespace vtpm::engine;
+using namespace std::chrono_literals;
+using space::SpaceId;
+
+namespace {
+
+constexpr SpaceId kA{1};
+constexpr SpaceId kB{2};
+constexpr SpaceId kC{3};
+
+// A TPM and clients that give a command of `cost`, take its response, think and give the next.
+class Simulation {
+ public:
+  struct Client {
+    FairQueue::Duration cost;
+    FairQueue::Duration think;
+    FairQueue::Time next{};  // when it gives its next command
+    bool waits = false;
+    int done = 0;
+    FairQueue::Time asked{};
+    FairQueue::Duration longest{0};  // from the command to its response
+  };
+
+  explicit Simulation(std::vector<Client> c) : clients(std::move(c)) {
+    for (auto& client : clients)
+      client.next = now;
+  }
+
+  void run(FairQueue::Duration length) {
+    const auto end = now + length;
+    while (now < end) {
+      for (std::size_t i = 0; i < clients.size(); ++i)
+        if (!clients[i].waits && clients[i].next <= now) {
+          clients[i].waits = true;
+          clients[i].asked = now;
+          queue.push(id(i), now);
+        }
+      const auto choice = queue.choose(now);
+      if (choice.run) {
+        auto& client = clients[static_cast<std::size_t>(*choice.run) - 1];
+        const auto start = now;
+        now += client.cost;
+        busy += client.cost;
+        queue.completed(*choice.run, start, now);
+        client.waits = false;
+        client.next = now + client.think;
+        client.longest = std::max(client.longest, now - client.asked);
+        ++client.done;
+      } else {
+        now = wake(choice.later);
+      }
+    }
+  }
+
+  FairQueue queue;
+  FairQueue::Time now{1h};
+  FairQueue::Duration busy{0};
+  std::vector<Client> clients;
+
+ private:
+  static SpaceId id(std::size_t i) { return SpaceId{i + 1}; }
+  FairQueue::Time wake(std::optional<FairQueue::Time> later) const {
+    auto at = later.value_or(FairQueue::Time::max());
+    for (const auto& client : clients)
+      if (!client.waits) at = std::min(at, client.next);
+    REQUIRE(at > now);
+    return at;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("fair queue: empty it has nothing to run and nothing to wait for") {
+  FairQueue queue;
+  const auto choice = queue.choose(FairQueue::Time{1h});
+  CHECK_FALSE(choice.run);
+  CHECK_FALSE(choice.later);
+  CHECK_FALSE(queue.contended(FairQueue::Time{1h}));
+}
+
+TEST_CASE("fair queue: a client that is alone never waits, whatever it does") {
+  Simulation alone({{100ms, 50us}});
+  alone.run(10s);
+  CHECK(alone.clients[0].longest == 100ms);
+  CHECK_FALSE(alone.queue.contended(alone.now));
+}
+
+TEST_CASE("fair queue: long and short commands get half of the time each") {
+  const auto think = GENERATE(10us, 50us, 300us);
+  Simulation both({{100ms, 50us}, {50us, think}});
+  both.run(20s);
+  const auto& [longs, shorts] = std::tie(both.clients[0], both.clients[1]);
+  // What the short ones are given they use as quickly as they can.
+  CHECK(shorts.done > longs.done * 100);
+  const auto share = both.now - FairQueue::Time{1h} - longs.done * longs.cost;
+  CHECK(share > 8s);
+  CHECK(share < 12s);
+}
+
+TEST_CASE("fair queue: two that do the same get the same, and the TPM does not rest") {
+  Simulation both({{50us, 20us}, {50us, 20us}});
+  both.run(1s);
+  CHECK(std::abs(both.clients[0].done - both.clients[1].done) < 100);
+  CHECK(both.busy > 900ms);
+}
+
+TEST_CASE("fair queue: a hundred clients all make progress") {
+  std::vector<Simulation::Client> many(100, {200us, 20us});
+  many[0].cost = 100ms;
+  Simulation all(many);
+  all.run(60s);
+  for (const auto& client : all.clients)
+    CHECK(client.done > 0);
+  CHECK(all.clients[0].done >= 5);
+  CHECK(all.clients[99].longest < 1s);
+}
+
+TEST_CASE("fair queue: an idle space saves up no credit") {
+  FairQueue queue;
+  FairQueue::Time now{1h};
+  queue.push(kB, now);
+  queue.completed(kB, now, now + 1ms);
+  // A alone for ten seconds.
+  for (int i = 0; i < 100; ++i) {
+    queue.push(kA, now);
+    queue.completed(kA, now, now + 100ms);
+    now += 120ms;
+  }
+  // Then both: B gets about as much as A, not ten seconds first.
+  int a = 0;
+  for (int i = 0; i < 100; ++i) {
+    if (a == 0) queue.push(kA, now);
+    queue.push(kB, now);
+    const auto choice = queue.choose(now);
+    REQUIRE(choice.run);
+    queue.completed(*choice.run, now, now + 1ms);
+    now += 1ms;
+    if (*choice.run == kB) continue;
+    ++a;
+    queue.push(kA, now);
+  }
+  CHECK(a > 30);
+}
+
+TEST_CASE("fair queue: who uses little is not waited for longer than the other is ahead") {
+  Simulation both({{100ms, 50us}, {10us, 900us}});
+  both.run(20s);
+  // Half of the time at least.
+  CHECK(both.clients[0].done * 100ms > 9s);
+}
+
+TEST_CASE("fair queue: a postponed command is tried again at its time or after another's") {
+  FairQueue queue;
+  const FairQueue::Time now{1h};
+  queue.push(kA, now);
+  queue.postpone(kA, now + 2s);
+  auto choice = queue.choose(now);
+  CHECK_FALSE(choice.run);
+  CHECK(choice.later == now + 2s);
+  CHECK(queue.choose(now + 2s).run == kA);
+  queue.push(kB, now);
+  CHECK(queue.choose(now).run == kB);
+  queue.completed(kB, now, now + 1us);
+  CHECK(queue.choose(now + 1us).run == kA);
+}
+
+TEST_CASE("fair queue: commands that are withdrawn and spaces that are closed are not chosen") {
+  FairQueue queue;
+  const FairQueue::Time now{1h};
+  queue.push(kA, now);
+  queue.push(kB, now);
+  queue.push(kC, now);
+  CHECK(queue.contended(now));
+  queue.remove(kA);
+  queue.forget(kB);
+  CHECK(queue.choose(now).run == kC);
+  queue.completed(kC, now, now);
+  CHECK_FALSE(queue.choose(now).run);
+}
