@@ -3,7 +3,7 @@
 
 vtpm_component(os
   SOURCES src/os/result.cpp src/os/encoding.cpp src/os/file.cpp src/os/unix_socket.cpp src/os/process.cpp
-          src/os/mount.cpp src/os/path.cpp src/os/secret.cpp src/os/text.cpp
+          src/os/mount.cpp src/os/namespaces.cpp src/os/path.cpp src/os/secret.cpp src/os/text.cpp
   DEPENDS OpenSSL::Crypto Boost::headers)
 
 # Strict JSON reading for the other components and the daemon; never in a public header.

@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/engine/jail.h"
 
+#include "daemon/engine/landlock.h"
+#include "daemon/engine/log.h"
 #include "daemon/engine/seccomp_rows.h"
+#include "daemon/ipc/frame.h"
 
 #include <vtpm/os/file.h>
+#include <vtpm/os/namespaces.h>
 #include <vtpm/os/unique_fd.h>
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/close_range.h>
 #include <linux/filter.h>
 #include <seccomp.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -27,7 +33,12 @@ namespace {
 constexpr rlim_t kMaxDescriptors = 64;
 // The log may be a file, and it is the only file here: an engine does not fill the disk through it.
 constexpr rlim_t kMaxLogFile = 64 << 20;
+// Many times what one TPM needs: a leak ends the engine, not the host.
+constexpr rlim_t kMaxMemory = 256 << 20;
 constexpr std::size_t kMaxProgram = 32768;
+// prctl(2), Linux 6.3; newer than the headers that this is built with.
+constexpr int kSetMdwe = 65;
+constexpr unsigned long kMdweRefuseExecGain = 1;
 
 Error jail_error(std::string_view step, int errno_value) {
   return {ErrorCode::Internal, "jail: " + std::string(step) + ": " + std::strerror(errno_value)};
@@ -43,6 +54,35 @@ Result<> limit(int resource, rlim_t value, std::string_view name) {
 Result<> control(int option, unsigned long value, std::string_view name) {
   if (::prctl(option, value, 0, 0, 0) != 0) return jail_error(name, errno);
   return {};
+}
+
+// Of all capabilities at most `kept` (a bit below 32), and that only if we have it.
+Result<> keep_capability(std::uint32_t kept) {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3]{};
+  sets[0].effective = sets[0].permitted = kept;
+  if (::syscall(SYS_capset, &header, sets) != 0) return jail_error("capset", errno);
+  return {};
+}
+
+// Whether an engine may lock all memory that it may have (RLIMIT_MEMLOCK; its soft limit is raised).
+bool may_lock_all() {
+#ifdef __SANITIZE_ADDRESS__
+  return false;  // shadow memory knows no limit
+#else
+  rlimit both{};
+  if (::getrlimit(RLIMIT_MEMLOCK, &both) != 0 || both.rlim_max < kMaxMemory) return false;
+  both.rlim_cur = both.rlim_max;
+  return ::setrlimit(RLIMIT_MEMLOCK, &both) == 0;
+#endif
+}
+
+// What the kernel may lack or an administrator forbid is left out, with a line in the log.
+template <class T>
+bool has_part(const Result<T>& step, std::string_view name) {
+  if (step) return true;
+  log_line("jail without " + std::string(name) + ": " + step.error().context);
+  return false;
 }
 
 Result<> close_from(unsigned first) {
@@ -110,33 +150,53 @@ Result<> SyscallFilter::install() const {
   return {};
 }
 
-Result<> enter_zygote_jail(const SyscallFilter& filter) {
-  // 1. No files to find by relative paths, none made for others.
+Result<JailParts> enter_zygote_jail(const SyscallFilter& filter) {
+  JailParts parts = 0;
+  // 1. Namespaces with nothing in them, where the kernel lets an ordinary user have them: no network, no
+  // System V objects, no names of files. The kernel undoes a step that fails.
+  if (has_part(enter_own_namespaces(Root::Empty), "an empty root"))
+    parts |= ipc::kJailNamespaces | ipc::kJailEmptyRoot;
+  else if (has_part(enter_own_namespaces(Root::Kept), "namespaces"))
+    parts |= ipc::kJailNamespaces;
+  if (parts != 0 && may_make_pid_namespaces()) parts |= ipc::kJailPidNamespaces;
   if (::chdir("/") != 0) return jail_error("chdir", errno);
   ::umask(0777);
-  // 2. Its memory is nobody's: no ptrace or /proc/pid/mem by the same user, no core file.
+  // 2. No privilege over these namespaces but to make pid namespaces, and none over the host's.
+  VTPM_TRY_VOID(keep_capability((parts & ipc::kJailPidNamespaces) != 0 ? 1U << CAP_SYS_ADMIN : 0));
+  // 3. Its memory is nobody's: no ptrace or /proc/pid/mem by the same user, no core file; and none of it
+  // becomes a program.
   VTPM_TRY_VOID(control(PR_SET_DUMPABLE, 0, "PR_SET_DUMPABLE"));
   VTPM_TRY_VOID(limit(RLIMIT_CORE, 0, "RLIMIT_CORE"));
-  // 3. Bounds of what it may hold. Engines inherit them.
+  if (::prctl(kSetMdwe, kMdweRefuseExecGain, 0, 0, 0) == 0) parts |= ipc::kJailNoExecGain;
+  if (may_lock_all()) parts |= ipc::kJailLockedMemory;
+  // 4. Bounds of what it may hold. Engines inherit them.
   VTPM_TRY_VOID(limit(RLIMIT_NOFILE, kMaxDescriptors, "RLIMIT_NOFILE"));
   VTPM_TRY_VOID(limit(RLIMIT_FSIZE, kMaxLogFile, "RLIMIT_FSIZE"));
-  // 4. No program that it could execute would give it privileges; seccomp asks for this.
+  // 5. No program that it could execute would give it privileges; Landlock and seccomp ask for this.
   VTPM_TRY_VOID(control(PR_SET_NO_NEW_PRIVS, 1, "PR_SET_NO_NEW_PRIVS"));
-  // 5. Only the system calls of the table, from here on.
-  return filter.install();
+  // 6. No right to any file, port, abstract socket or foreign process.
+  if (has_part(enter_landlock(), "Landlock")) parts |= ipc::kJailLandlock;
+  // 7. Only the system calls of the table, from here on.
+  VTPM_TRY_VOID(filter.install());
+  return parts;
 }
 
-Result<> enter_engine_jail(const SyscallFilter& filter, int control_fd) {
+Result<> enter_engine_jail(const SyscallFilter& filter, int control_fd, JailParts parts) {
   // 1. Nothing but the control socket, the log and /dev/null.
   if (control_fd != kControlFd && ::dup2(control_fd, kControlFd) < 0) return jail_error("dup2", errno);
   VTPM_TRY_VOID(close_from(kControlFd + 1));
   // 2. No children (not for root, which has no such limit: the filter forbids fork anyway).
   VTPM_TRY_VOID(limit(RLIMIT_NPROC, 0, "RLIMIT_NPROC"));
-  // 3. Many times what one TPM needs: a leak ends the engine, not the host.
+  // 3. A leak ends the engine, not the host.
 #ifndef __SANITIZE_ADDRESS__
-  VTPM_TRY_VOID(limit(RLIMIT_AS, rlim_t{256} << 20, "RLIMIT_AS"));
+  VTPM_TRY_VOID(limit(RLIMIT_AS, kMaxMemory, "RLIMIT_AS"));
 #endif
-  // 4. Only the engine's rows of the table.
+  // 4. Nothing of it is ever written to swap, where the zygote saw that the limit permits this.
+  if ((parts & ipc::kJailLockedMemory) != 0 && ::mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) != 0)
+    return jail_error("mlockall", errno);
+  // 5. No capability, not even over its own namespaces.
+  VTPM_TRY_VOID(keep_capability(0));
+  // 6. Only the engine's rows of the table.
   return filter.install();
 }
 
@@ -153,8 +213,11 @@ Result<std::size_t> enter_keeper_jail(const SyscallFilter& filter) {
   rlimit descriptors{};
   if (::getrlimit(RLIMIT_NOFILE, &descriptors) != 0) return jail_error("RLIMIT_NOFILE", errno);
   VTPM_TRY_VOID(limit(RLIMIT_NOFILE, descriptors.rlim_max, "RLIMIT_NOFILE"));
-  // 4. Only the keeper's rows of the tables.
+  // 4. No capability, no right to files, ports and processes.
+  VTPM_TRY_VOID(keep_capability(0));
   VTPM_TRY_VOID(control(PR_SET_NO_NEW_PRIVS, 1, "PR_SET_NO_NEW_PRIVS"));
+  (void)has_part(enter_landlock(), "Landlock");
+  // 5. Only the keeper's rows of the tables.
   VTPM_TRY_VOID(filter.install());
   return static_cast<std::size_t>(descriptors.rlim_max);
 }

@@ -27,11 +27,15 @@ class SyscallFilter {
 // Descriptors 0-2 are /dev/null, /dev/null and the log; this is the only other.
 inline constexpr int kControlFd = 3;
 
-// Jails the zygote, once, at its start. After an error the process must end.
-Result<> enter_zygote_jail(const SyscallFilter& filter);
+// What this machine's jail consists of beyond the least: ipc::kJail* bits.
+using JailParts = std::uint32_t;
+
+// Jails the zygote, once, at its start. What the kernel does not permit is missing in the parts that are
+// returned, and the log says why. After an error the process must end.
+Result<JailParts> enter_zygote_jail(const SyscallFilter& filter);
 // Jails an engine, which inherits the zygote's jail: descriptor `control` becomes kControlFd, every other one
-// is closed.
-Result<> enter_engine_jail(const SyscallFilter& filter, int control);
+// is closed. `parts`: the zygote's.
+Result<> enter_engine_jail(const SyscallFilter& filter, int control, JailParts parts);
 // Jails the keeper, once, at its start. It may hold as many descriptors as the hard limit allows: their
 // number.
 Result<std::size_t> enter_keeper_jail(const SyscallFilter& filter);

@@ -49,8 +49,8 @@ Result<int> run() {
   VTPM_TRY(UniqueFd children, watch_children());
   VTPM_TRY(const SyscallFilter engine_filter, SyscallFilter::compile(Role::Engine));
   VTPM_TRY(const SyscallFilter zygote_filter, SyscallFilter::compile(Role::Zygote));
-  VTPM_TRY_VOID(enter_zygote_jail(zygote_filter));
-  return run_zygote(UniqueFd(kControlFd), std::move(children), engine_filter);
+  VTPM_TRY(const JailParts parts, enter_zygote_jail(zygote_filter));
+  return run_zygote(UniqueFd(kControlFd), std::move(children), {engine_filter, parts});
 }
 
 // SIGTERM ends it, and with it the engines, in order: an operator's way where no vtpmd comes back.

@@ -33,6 +33,9 @@ struct ArgumentTest {
 constexpr ArgumentTest equals(int index, std::uint64_t value) {
   return {index, ~std::uint64_t{0}, value};
 }
+constexpr ArgumentTest equals_but_for(int index, std::uint64_t value, std::uint64_t ignored) {
+  return {index, ~ignored, value};
+}
 constexpr ArgumentTest without(int index, std::uint64_t bits) {
   return {index, bits, 0};
 }
@@ -44,8 +47,10 @@ struct SyscallRow {
   std::string_view reason;
 };
 
-// What glibc's fork(3) asks for: a process, nothing shared, no new namespace.
-inline constexpr std::uint64_t kForkFlags = CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD;
+// What fork_process() asks for: a process, nothing shared, no new namespace but perhaps one of pids.
+inline constexpr std::uint64_t kForkFlags = CLONE_PIDFD | SIGCHLD;
+
+inline constexpr std::uint64_t kLockAll = MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT;
 
 inline constexpr std::array kSyscalls = {
     // The loops.
@@ -81,14 +86,14 @@ inline constexpr std::array kSyscalls = {
     SyscallRow{SYS_getpid, kBoth, {}, "OpenSSL notices a fork by it; the log's prefix"},
     SyscallRow{SYS_clock_gettime, kBoth, {}, "the TPM's clock, where the vDSO cannot read the time"},
     // Making engines.
-    SyscallRow{SYS_clone, kZygote, equals(0, kForkFlags), "fork of an engine, and nothing but a fork"},
-    SyscallRow{SYS_set_robust_list, kZygote, {}, "glibc, in the child of a fork"},
+    SyscallRow{SYS_clone, kZygote, equals_but_for(0, kForkFlags, CLONE_NEWPID), "fork of an engine"},
     SyscallRow{SYS_rt_sigprocmask, kZygote, {}, "the child unblocks SIGCHLD"},
     SyscallRow{SYS_wait4, kZygote, {}, "reaps engines"},
-    SyscallRow{SYS_pidfd_open, kZygote, {}, "an engine's pidfd for vtpmd"},
     SyscallRow{SYS_dup2, kZygote, {}, "the engine's control socket becomes descriptor 3"},
     SyscallRow{SYS_close_range, kZygote, {}, "an engine keeps no descriptor of the zygote's"},
     SyscallRow{SYS_prlimit64, kZygote, equals(0, 0), "an engine's own limits (pid 0: itself)"},
+    SyscallRow{SYS_capset, kZygote, {}, "an engine gives up what makes pid namespaces"},
+    SyscallRow{SYS_mlockall, kZygote, equals(0, kLockAll), "an engine's memory is never in swap"},
     SyscallRow{SYS_seccomp, kZygote, equals(0, SECCOMP_SET_MODE_FILTER), "an engine's own filter, atop this"},
 };
 

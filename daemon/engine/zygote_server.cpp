@@ -3,9 +3,10 @@
 
 #include "daemon/engine/engine_loop.h"
 #include "daemon/engine/log.h"
+#include "daemon/engine/outer_pid.h"
 #include "daemon/ipc/frame.h"
 
-#include <vtpm/os/process.h>
+#include <vtpm/os/namespaces.h>
 
 #include <poll.h>
 #include <signal.h>
@@ -22,11 +23,11 @@ namespace vtpm::engine {
 namespace {
 
 // In the new process. The zygote's objects are still there; nothing of them is used but the filter.
-[[noreturn]] void become_engine(int control, const SyscallFilter& filter) {
+[[noreturn]] void become_engine(int control, const EngineJail& jail) {
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
-  if (auto jailed = enter_engine_jail(filter, control); !jailed) {
+  if (auto jailed = enter_engine_jail(jail.filter, control, jail.parts); !jailed) {
     log_line(jailed.error().context);
     ::_exit(ipc::kExitJail);
   }
@@ -34,21 +35,23 @@ namespace {
 }
 
 // Answers SPAWN. An error of the socket to vtpmd is returned, others are answered.
-Result<> spawn(int supervisor, ipc::Transfer& request, const SyscallFilter& filter) {
+Result<> spawn(int supervisor, ipc::Transfer& request, const EngineJail& jail) {
   ipc::FrameHead head{ipc::Verb::Spawn, true, false, request.head.id, 0};
   const auto fail = [&](const Error& error) {
     head.status = static_cast<std::uint32_t>(error.kind());
     return ipc::send_transfer(supervisor, head, as_bytes(error.context));
   };
-  const pid_t pid = ::fork();
-  if (pid == 0) become_engine(request.fds[0].get(), filter);
-  if (pid < 0) return fail(errno_error("fork", errno));
-  // It is reaped in this loop alone, so the pid is still its own.
-  const auto pidfd = open_pidfd(pid);
-  if (!pidfd) return fail(pidfd.error());  // the engine ends when vtpmd closes its socket
+  OuterPid pid;
+  const auto child = fork_process((jail.parts & ipc::kJailPidNamespaces) != 0);
+  if (!child) return fail(child.error());
+  if (child->pid == 0) {
+    pid.adopt();
+    become_engine(request.fds[0].get(), jail);
+  }
+  pid.tell(child->pid);
   Bytes payload;
-  put_be(payload, static_cast<std::uint32_t>(pid));
-  const int fd = pidfd->get();
+  put_be(payload, static_cast<std::uint32_t>(child->pid));
+  const int fd = child->pidfd.get();
   return ipc::send_transfer(supervisor, head, payload, {&fd, 1});
 }
 
@@ -66,17 +69,19 @@ Result<> report_exits(int supervisor, int children) {
   return {};
 }
 
-Result<> serve_one(int supervisor, const SyscallFilter& filter) {
+Result<> serve_one(int supervisor, const EngineJail& jail) {
   VTPM_TRY(ipc::Transfer request, ipc::receive_transfer(supervisor));
   if (request.head.verb != ipc::Verb::Spawn || request.head.reply)
     return Error(ErrorCode::Malformed, "the zygote was sent a frame that is not for it");
-  return spawn(supervisor, request, filter);
+  return spawn(supervisor, request, jail);
 }
 
 }  // namespace
 
-int run_zygote(UniqueFd control, UniqueFd children, const SyscallFilter& engine_filter) {
-  auto result = ipc::send_transfer(control.get(), {ipc::Verb::Ready, false, false, 0, 0}, {});
+int run_zygote(UniqueFd control, UniqueFd children, const EngineJail& jail) {
+  Bytes parts;
+  put_be(parts, jail.parts);
+  auto result = ipc::send_transfer(control.get(), {ipc::Verb::Ready, false, false, 0, 0}, parts);
   while (result) {
     std::array<pollfd, 2> polled = {pollfd{control.get(), POLLIN, 0}, pollfd{children.get(), POLLIN, 0}};
     if (::poll(polled.data(), polled.size(), -1) < 0 && errno != EINTR) {
@@ -84,7 +89,7 @@ int run_zygote(UniqueFd control, UniqueFd children, const SyscallFilter& engine_
       return ipc::kExitBug;
     }
     if (polled[1].revents != 0) result = report_exits(control.get(), children.get());
-    if (result && polled[0].revents != 0) result = serve_one(control.get(), engine_filter);
+    if (result && polled[0].revents != 0) result = serve_one(control.get(), jail);
   }
   if (result.error().kind() == ErrorCode::Unreachable) return 0;
   log_line(result.error().context);

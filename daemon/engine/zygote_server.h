@@ -9,9 +9,15 @@
 
 namespace vtpm::engine {
 
+// What engines are jailed with.
+struct EngineJail {
+  const SyscallFilter& filter;
+  JailParts parts;
+};
+
 // Serves until the control socket ends; returns an exit status (ipc::kExit*). In a forked engine it returns
 // that engine's exit status, when the engine ends. Call in a process with a single thread, jailed by
-// enter_zygote_jail; `children` is a signalfd for SIGCHLD, `engine_filter` what engines install.
-int run_zygote(UniqueFd control, UniqueFd children, const SyscallFilter& engine_filter);
+// enter_zygote_jail; `children` is a signalfd for SIGCHLD.
+int run_zygote(UniqueFd control, UniqueFd children, const EngineJail& jail);
 
 }  // namespace vtpm::engine

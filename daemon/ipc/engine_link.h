@@ -108,6 +108,8 @@ class Zygote {
   // Waits at most `wait` for the exit status of an engine whose pidfd is readable.
   std::optional<EngineExit> exit_of(pid_t pid, std::chrono::milliseconds wait);
   int pidfd() const noexcept { return pidfd_.get(); }
+  // What its jail, and that of its engines, has (kJail* bits).
+  std::uint32_t jail() const noexcept { return jail_; }
 
  private:
   static constexpr std::size_t kMaxExits = 4096;
@@ -121,6 +123,7 @@ class Zygote {
   std::mutex mutex_;
   UniqueFd socket_;
   UniqueFd pidfd_;
+  std::uint32_t jail_ = 0;
   std::uint32_t next_id_ = 0;
   std::deque<EngineExit> exits_;  // not yet asked for, the newest kMaxExits
 };

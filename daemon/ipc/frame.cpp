@@ -33,7 +33,7 @@ constexpr std::array kVerbs = {
     VerbRow{Verb::Status, "status", Receiver::Engine, kWhenNever | kWhenOn | kWhenStopped, 0, 0, 0,
             EngineStatus::kSize},
     VerbRow{Verb::Spawn, "spawn", Receiver::Zygote, 0, 1, 1, 0, 4},
-    VerbRow{Verb::Ready, "ready", Receiver::Supervisor, 0, 0, 0, 0, 0},
+    VerbRow{Verb::Ready, "ready", Receiver::Supervisor, 0, 0, 0, 4, 0},
     VerbRow{Verb::Exited, "exited", Receiver::Supervisor, 0, 0, 0, 8, 0},
     VerbRow{Verb::Hold, "hold", Receiver::Keeper, 0, 1, 0, HeldKey::kSize, 0},
     VerbRow{Verb::Drop, "drop", Receiver::Keeper, 0, 0, 0, HeldKey::kSize, 0},

@@ -29,7 +29,7 @@ enum class Verb : std::uint16_t {
       7,         // instance id 8 bytes, state key 32 bytes, least sequence u64, two slots -> sequence u64
   Status = 8,    // nothing -> counters (EngineStatus)
   Spawn = 16,    // the engine's socket -> pid u32, pidfd
-  Ready = 17,    // event: the zygote is jailed and serves
+  Ready = 17,    // event: the zygote is jailed and serves; kJail* u32
   Exited = 18,   // event: pid u32, wait status u32
   Hold = 32,     // what is held (held.h), a descriptor -> nothing
   Drop = 33,     // what is held -> nothing
@@ -45,6 +45,15 @@ inline constexpr std::uint8_t kServeRaw = 1;
 inline constexpr std::uint8_t kChannelFuse = 0;      // a /dev/fuse whose session is new, or goes on
 inline constexpr std::uint8_t kChannelOrphaned = 1;  // a /dev/fuse whose engine has died
 inline constexpr std::uint8_t kChannelSocket = 2;    // a listening stream socket
+
+// What a zygote's jail has beyond the least (bits of Verb::Ready's payload), as far as the kernel and the
+// limits of vtpmd permit it.
+inline constexpr std::uint32_t kJailNamespaces = 1;     // user, mount, network, IPC, UTS and cgroup
+inline constexpr std::uint32_t kJailEmptyRoot = 2;      // no path names a file
+inline constexpr std::uint32_t kJailPidNamespaces = 4;  // each engine is alone in one
+inline constexpr std::uint32_t kJailLandlock = 8;
+inline constexpr std::uint32_t kJailNoExecGain = 16;    // PR_SET_MDWE
+inline constexpr std::uint32_t kJailLockedMemory = 32;  // all of an engine's memory, not its keys alone
 
 // Who a request is for; an event goes to the supervisor.
 enum class Receiver { Engine, Zygote, Supervisor, Keeper };

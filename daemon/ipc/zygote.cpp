@@ -52,8 +52,9 @@ Result<std::unique_ptr<Zygote>> Zygote::start(const std::string& engine_path, in
   auto ready = receive_transfer(zygote->socket_.get(), after(kStartDeadline));
   if (!ready)
     return Error(ErrorCode::Configuration, engine_path + ": did not start (" + ready.error().context + ")");
-  if (ready->head.verb != Verb::Ready || ready->head.reply)
+  if (ready->head.verb != Verb::Ready || ready->head.reply || ready->payload.size() != 4)
     return Error(ErrorCode::Malformed, engine_path + ": not a vtpm-engine of this version");
+  zygote->jail_ = get_be<std::uint32_t>(ready->payload);
   return zygote;
 }
 

@@ -7,6 +7,7 @@
 #include "tests/support/engine.h"
 
 #include <vtpm/os/file.h>
+#include <vtpm/os/process.h>
 
 #include <fcntl.h>
 #include <sys/prctl.h>
@@ -14,6 +15,9 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include <algorithm>
+#include <array>
+#include <filesystem>
 #include <functional>
 #include <set>
 
@@ -39,9 +43,13 @@ int jailed(Role role, const std::function<void()>& call) {
   REQUIRE(pid >= 0);
   if (pid == 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (role == Role::Keeper ? !enter_keeper_jail(*keeper) : !enter_zygote_jail(*zygote))
-      ::_exit(kJailFailed);
-    if (role == Role::Engine && !enter_engine_jail(*engine, null.get())) ::_exit(kJailFailed);
+    if (role == Role::Keeper) {
+      if (!enter_keeper_jail(*keeper)) ::_exit(kJailFailed);
+    } else {
+      const auto parts = enter_zygote_jail(*zygote);
+      if (!parts) ::_exit(kJailFailed);
+      if (role == Role::Engine && !enter_engine_jail(*engine, null.get(), *parts)) ::_exit(kJailFailed);
+    }
     call();
     ::_exit(kHarmless);
   }
@@ -186,4 +194,73 @@ TEST_CASE("jail: a real engine has no new privileges, two filters and tight limi
   CHECK(rows.find("Max core file size        0 ") != std::string::npos);
   CHECK(rows.find("Max processes             0 ") != std::string::npos);
   CHECK(rows.find("Max open files            64 ") != std::string::npos);
+}
+
+namespace {
+
+std::string link_of(const std::string& path) {
+  std::array<char, 128> text{};
+  const ssize_t n = ::readlink(path.c_str(), text.data(), text.size());
+  return n > 0 ? std::string(text.data(), static_cast<std::size_t>(n)) : "";
+}
+
+struct RealEngine {
+  std::unique_ptr<ipc::Zygote> zygote = test::start_zygote();
+  ipc::SpawnedEngine engine = std::move(*zygote->spawn());
+  std::string proc = "/proc/" + std::to_string(engine.pid);
+
+  RealEngine() { REQUIRE(engine.link->power_on()); }
+  bool has(std::uint32_t part) const { return (zygote->jail() & part) != 0; }
+  std::string status() const {
+    const auto text = read_file(proc + "/status", 65536);
+    REQUIRE(text);
+    return std::string(as_text(*text));
+  }
+};
+
+}  // namespace
+
+TEST_CASE("jail: a real engine has no capability") {
+  const RealEngine real;
+  const std::string text = real.status();
+  for (const char* set : {"CapInh:", "CapPrm:", "CapEff:", "CapAmb:"})
+    CHECK(text.find(std::string(set) + "\t0000000000000000") != std::string::npos);
+}
+
+TEST_CASE("jail: a real engine is alone in its pid namespace, and vtpmd has its outer pid") {
+  const RealEngine real;
+  const auto second = real.zygote->spawn();
+  REQUIRE(second);
+  REQUIRE(second->link->power_on());
+  const auto pid = pid_of_pidfd(real.engine.pidfd.get());
+  REQUIRE(pid);
+  CHECK(*pid == real.engine.pid);
+  if (!real.has(ipc::kJailPidNamespaces))
+    SUCCEED("this machine permits no pid namespaces");
+  else {
+    const std::string text = real.status();
+    CHECK(text.find("NSpid:\t" + std::to_string(*pid) + "\t1\n") != std::string::npos);
+  }
+  if (::getuid() != 0 || !real.has(ipc::kJailPidNamespaces)) return;  // links in /proc/PID/ns: root alone
+  CHECK(link_of(real.proc + "/ns/pid") != link_of("/proc/" + std::to_string(second->pid) + "/ns/pid"));
+}
+
+TEST_CASE("jail: a real engine has namespaces of its own, and a root without files") {
+  if (::getuid() != 0) return;  // an engine is not dumpable: its links are root's to read
+  const RealEngine real;
+  if (!real.has(ipc::kJailNamespaces)) return;
+  for (const char* name : {"user", "mnt", "net", "ipc", "uts", "cgroup"}) {
+    INFO(name);
+    const std::string ours = link_of("/proc/self/ns/" + std::string(name));
+    CHECK_FALSE(ours.empty());
+    CHECK(link_of(real.proc + "/ns/" + name) != ours);
+  }
+  REQUIRE(real.has(ipc::kJailEmptyRoot));
+  const auto mounts = read_file(real.proc + "/mountinfo", 65536);
+  REQUIRE(mounts);
+  const std::string text(as_text(*mounts));
+  CHECK(std::count(text.begin(), text.end(), '\n') == 1);
+  CHECK(text.find(" / / ro,nosuid,nodev,noexec") != std::string::npos);
+  CHECK(text.find("tmpfs") != std::string::npos);
+  CHECK(std::filesystem::is_empty(real.proc + "/root/"));
 }
