@@ -15,20 +15,21 @@ namespace vtpm::test {
 class LocalTpm final : public space::Transmit {
  public:
   static LocalTpm& get() {
-    static LocalTpm tpm;
-    return tpm;
+    static auto* const tpm = new LocalTpm;  // never destroyed: it needs statics that would be gone before it
+    return *tpm;
   }
 
   // Off, on and TPM2_Startup(CLEAR); the counts begin anew. What is persistent stays.
   void power_cycle() {
-    tpm_.power_off();
-    start();
-    counts.clear();
-  }
-  void start() {
-    if (const auto on = tpm_.power_on({}); !on) throw_exception_from_error(on.error(), {});
+    power_off();
+    power_on();
     const Bytes startup{0x80, 0x01, 0, 0, 0, 12, 0, 0, 1, 0x44, 0, 0};
     (void)tpm_.process(tpm::Locality::tenant(), startup).value();
+    counts.clear();
+  }
+  void power_off() noexcept { tpm_.power_off(); }
+  void power_on() {
+    if (const auto on = tpm_.power_on({}); !on) throw_exception_from_error(on.error(), {});
   }
 
   Result<BytesView> transmit(tpm::Locality locality, BytesView command) override {

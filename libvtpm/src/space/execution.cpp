@@ -145,7 +145,11 @@ Result<ResponseCode> Execution::bring_in() {
 
 Result<std::optional<Outcome>> Execution::make_room(ResponseCode lacking) {
   if (++attempts_ > kMaxAttempts) return answer(lacking);
-  if (lacking == ResponseCode::SessionHandles) return admit_session();
+  if (lacking == ResponseCode::SessionHandles) {
+    // As far as we know there is one: then it is not for us to free.
+    if (state_.sessions.size() < state_.residency.capacity().active_sessions) return answer(lacking);
+    return admit_session();
+  }
   VTPM_TRY(const ResponseCode code,
            lacking == ResponseCode::ObjectMemory    ? state_.residency.make_object_room()
            : lacking == ResponseCode::SessionMemory ? state_.residency.make_session_room()

@@ -164,6 +164,8 @@ Result<ResponseCode> Residency::narrow_gap() {
         order = ++order_;
         return ResponseCode::Success;
       }
+    } else if (!blames_command(loaded.code) && loaded.code != ResponseCode::SessionMemory) {
+      return loaded.code;
     }
   }
   // A context that nobody can renew would stop every client's sessions: it is the one to go.
@@ -172,16 +174,17 @@ Result<ResponseCode> Residency::narrow_gap() {
 }
 
 Result<> Residency::flush(Object& object) {
-  if (const auto* real = std::get_if<RealHandle>(&object.place))
-    VTPM_TRY_VOID(tpm_.flush_context(static_cast<std::uint32_t>(*real)));
+  const auto* real = std::get_if<RealHandle>(&object.place);
+  const std::uint32_t handle = real != nullptr ? static_cast<std::uint32_t>(*real) : 0;
   drop(object);
+  if (handle != 0) VTPM_TRY_VOID(tpm_.flush_context(handle));
   return {};
 }
 
 Result<> Residency::flush(const Session& session) {
   const std::uint32_t handle = session.handle;
-  VTPM_TRY_VOID(tpm_.flush_context(handle));
   sessions_.erase(handle);
+  VTPM_TRY_VOID(tpm_.flush_context(handle));
   return {};
 }
 

@@ -41,8 +41,7 @@ void ResourceManager::close(SpaceId id) {
     core_->raw_opening.reset();
     return;
   }
-  // An error here is one of the TPM, which the next command will meet too.
-  (void)core_->empty(*space);
+  core_->empty(*space);
   core_->spaces.erase(id);
 }
 

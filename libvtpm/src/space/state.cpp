@@ -54,20 +54,20 @@ Space* State::find(SpaceId id) {
   return found == spaces.end() ? nullptr : found->second.get();
 }
 
-Result<> State::empty(Space& space) {
+void State::empty(Space& space) {
   queue.leave(space);
+  // A failure here is the TPM's, and the next command will meet it too.
   while (!space.objects.empty())
-    VTPM_TRY_VOID(residency.flush(space.objects.begin()->second));
+    (void)residency.flush(space.objects.begin()->second);
   for (auto next = sessions.begin(); next != sessions.end();) {
     Session& session = (next++)->second;
     if (session.owner != &space) continue;
     if (session.saved_by_client() != nullptr) {
       session.owner = nullptr;
     } else {
-      VTPM_TRY_VOID(residency.flush(session));
+      (void)residency.flush(session);
     }
   }
-  return {};
 }
 
 }  // namespace vtpm::space

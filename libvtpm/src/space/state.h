@@ -21,7 +21,7 @@ struct State {
   // The space of an id; nullptr if it is not open.
   Space* find(SpaceId id);
   // Flushes what the space holds, but for sessions that its client has saved.
-  Result<> empty(Space& space);
+  void empty(Space& space);
 
   Transmit& tpm;
   Limits limits;

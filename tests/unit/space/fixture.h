@@ -12,8 +12,9 @@
 namespace vtpm::test {
 
 struct Fixture {
-  explicit Fixture(space::Limits limits = {}) : manager(LocalTpm::get(), limits) {
-    LocalTpm::get().power_cycle();
+  explicit Fixture(space::Limits limits = {}) : Fixture(LocalTpm::get(), limits) {}
+  explicit Fixture(space::Transmit& transmit, space::Limits limits = {}) : manager(transmit, limits) {
+    tpm.power_cycle();
   }
 
   LocalTpm& tpm = LocalTpm::get();
