@@ -17,12 +17,18 @@ import client_container  # noqa: E402
 
 # Client -> the Debian packages that it is made of. Their versions are printed; one that is missing skips the test.
 PACKAGES = {
+    "tpm2_tools": ["tpm2-tools", "libtss2-esys-3.0.2-0", "libtss2-tcti-device0"],
+    "esys": ["libtss2-esys-3.0.2-0", "libtss2-tcti-device0"],
     "fapi": ["tpm2-tools", "libtss2-fapi1", "libtss2-tcti-device0"],
     "openssl": ["tpm2-openssl", "openssl", "tpm2-tools"],
+    "pkcs11": ["libtpm2-pkcs11-1", "libtpm2-pkcs11-tools", "opensc", "tpm2-tools"],
     "ibm_tss": ["tss2"],
+    "pytss": ["python3-tpm2-pytss", "libtss2-esys-3.0.2-0"],
+    "clevis": ["clevis", "clevis-tpm2", "tpm2-tools"],
     "systemd_creds": ["systemd", "libtss2-esys-3.0.2-0", "tpm2-tools"],
 }
 NEEDED = ["runc", "setpriv", "openssl"]
+PACKAGES["several_clients"] = sorted({name for names in PACKAGES.values() for name in names})
 CLIENT = sys.argv[1]
 INTERPRETERS = {".sh": "bash", ".py": "/usr/bin/python3"}
 

@@ -2,7 +2,14 @@
 # The tpm2 provider of OpenSSL: a TLS server whose key is in the TPM, and a client that checks it, without a TPM.
 . /clients/prelude.sh
 
-tpm=(-provider default -provider tpm2 -propquery '?provider=tpm2,tpm2.digest!=yes')
+# With the TPM's provider named first, OpenSSL would take hashes from it too: tls_handshake_all_in_tpm.sh does so.
+if [ -n "${ALL_IN_TPM-}" ]; then
+  tpm=(-provider tpm2 -provider default -propquery '?provider=tpm2')
+  only=("${tpm[@]:0:2}")
+else
+  tpm=(-provider default -provider tpm2 -propquery '?provider=tpm2,tpm2.digest!=yes')
+  only=("${tpm[@]:2:2}")
+fi
 
 # handshake NAME SIGNATURE-TYPE: TLS 1.3 on loopback with NAME.key and NAME.crt.
 handshake() {
@@ -25,8 +32,8 @@ handshake() {
 }
 
 said "TPM 2.0 Provider" openssl list -providers "${tpm[@]:0:4}"
-openssl genpkey "${tpm[@]:2:2}" -algorithm RSA -pkeyopt bits:2048 -out rsa.key
-openssl genpkey "${tpm[@]:2:2}" -algorithm EC -pkeyopt group:P-256 -out ec.key
+openssl genpkey "${only[@]}" -algorithm RSA -pkeyopt bits:2048 -out rsa.key
+openssl genpkey "${only[@]}" -algorithm EC -pkeyopt group:P-256 -out ec.key
 for kind in rsa ec; do
   # The private key cannot be read: the file is a blob that only this TPM loads.
   grep -q "BEGIN TSS2 PRIVATE KEY" $kind.key
