@@ -67,9 +67,11 @@ void daemon(const Context& context, Findings& findings) {
                         "anchor: " + shown(*anchor, "description") + ", " + state,
                         state == "unreachable" ? "see vtpmd's log: its TPM does not answer" : ""});
   else
-    findings.push_back({Health::Warn, "anchor: " + kind + ": software, not hardware",
-                        "evidence proves nothing about the machine; start vtpmd with --anchor "
-                        "device:/dev/tpmrm0 on a machine with a TPM"});
+    findings.push_back(
+        {Health::Warn, "anchor: " + kind + ": software, not hardware",
+         "evidence proves nothing about the machine, and the key of durable instances is a file "
+         "(state.key in the state directory); start vtpmd with --anchor device:/dev/tpmrm0 on a "
+         "machine with a TPM"});
 }
 
 void socket_mode(const std::string& path, mode_t unwanted, const std::string& why, Findings& findings) {

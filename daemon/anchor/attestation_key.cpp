@@ -27,14 +27,6 @@ Result<> check_hierarchies(tss::Esys& esys) {
       "endorsement -p OLD), start vtpmd once, then set them again");
 }
 
-Result<std::uint32_t> free_handle(tss::Esys& esys) {
-  VTPM_TRY(const auto taken, tss::handles(esys, kFirstHandle, kLastHandle));
-  for (std::uint32_t handle = kFirstHandle; handle <= kLastHandle; ++handle)
-    if (!std::ranges::binary_search(taken, handle)) return handle;
-  return Error(ErrorCode::Exhausted,
-               "all persistent handles from " + hex(kFirstHandle) + " to " + hex(kLastHandle) + " are taken");
-}
-
 Error key_lost(const Record& record, const std::string& state_dir, std::string_view finding) {
   std::string files = record_path(state_dir);
   if (record.kind == log::AnchorKind::Embedded) files += " and embedded-tpm.state beside it";
@@ -47,6 +39,14 @@ Error key_lost(const Record& record, const std::string& state_dir, std::string_v
 }
 
 }  // namespace
+
+Result<std::uint32_t> free_handle(tss::Esys& esys) {
+  VTPM_TRY(const auto taken, tss::handles(esys, kFirstHandle, kLastHandle));
+  for (std::uint32_t handle = kFirstHandle; handle <= kLastHandle; ++handle)
+    if (!std::ranges::binary_search(taken, handle)) return handle;
+  return Error(ErrorCode::Exhausted,
+               "all persistent handles from " + hex(kFirstHandle) + " to " + hex(kLastHandle) + " are taken");
+}
 
 Result<Record> create_key(tss::Esys& esys, log::AnchorKind kind) {
   VTPM_TRY_VOID(check_hierarchies(esys));

@@ -19,6 +19,9 @@ inline constexpr std::uint32_t kLastHandle = 0x810101ff;
 // Of the key's auth value, bytes.
 inline constexpr std::size_t kAuthSize = 32;
 
+// The first handle of the range that nobody has. None: Exhausted.
+Result<std::uint32_t> free_handle(tss::Esys& esys);
+
 // Makes the key, with a random auth value, and persists it. ownerAuth or endorsementAuth set: Configuration.
 // No free handle or NV space: Exhausted.
 Result<Record> create_key(tss::Esys& esys, log::AnchorKind kind);

@@ -2,6 +2,7 @@
 #include "daemon/anchor/attestation_key.h"
 #include "daemon/anchor/connection.h"
 #include "daemon/anchor/ek_certificate.h"
+#include "daemon/anchor/state_key.h"
 #include "daemon/tss/capability.h"
 #include "daemon/tss/quote.h"
 
@@ -98,11 +99,22 @@ Result<tpm::PcrValues> TpmAnchor::read_pcrs() {
 }
 
 Result<Secret> TpmAnchor::state_key() {
-  return Error(ErrorCode::Unsupported, "the host state key is not built yet");
+  VTPM_TRY(auto existing, existing_state_key());
+  if (existing) return std::move(*existing);
+  if (connection_->kind() == log::AnchorKind::Embedded) return make_plain_key(config_.state_dir);
+  VTPM_TRY_VOID(connect());
+  return make_sealed_key(*session_->esys, config_);
 }
 
 Result<std::optional<Secret>> TpmAnchor::existing_state_key() {
-  return Error(ErrorCode::Unsupported, "the host state key is not built yet");
+  if (connection_->kind() == log::AnchorKind::Embedded) return load_plain_key(config_.state_dir);
+  for (int attempt = 1;; ++attempt) {
+    VTPM_TRY_VOID(connect());
+    auto key = load_sealed_key(*session_->esys, config_);
+    if (key || key.error().kind() != ErrorCode::Unreachable) return key;
+    session_.reset();
+    if (attempt == kAttempts) return key;
+  }
 }
 
 Result<> TpmAnchor::close() {
@@ -133,9 +145,13 @@ Result<AnchorIdentity> describe(tss::Esys& esys, const tss::Object& key, const R
 }
 
 Result<> check(const AnchorConfig& config) {
-  const bool in_range = std::ranges::all_of(config.pcrs, [](unsigned pcr) { return pcr < tpm::kPcrCount; });
-  if (config.pcrs.empty() || !in_range)
+  const auto in_range = [](const std::set<unsigned>& pcrs) {
+    return std::ranges::all_of(pcrs, [](unsigned pcr) { return pcr < tpm::kPcrCount; });
+  };
+  if (config.pcrs.empty() || !in_range(config.pcrs))
     return Error(ErrorCode::Configuration, "the anchor's PCRs must be one or more of 0 to 23");
+  if (!in_range(config.seal_pcrs))
+    return Error(ErrorCode::Configuration, "the PCRs to seal to must be of 0 to 23");
   return {};
 }
 

@@ -181,6 +181,7 @@ Engine::Answer Engine::power_on_durable(ipc::Transfer& request) {
   VTPM_TRY(SlotStore slots,
            SlotStore::open(std::move(owner), get_be<std::uint64_t>(payload, kLeastAt),
                            slot_file(std::move(request.fds[0])), slot_file(std::move(request.fds[1]))));
+  if (!slots.remark().empty()) log_line(slots.remark());
   VTPM_TRY_VOID(tpm_.power_on_durable(std::move(slots)));
   was_on_ = true;
   Bytes sequence;

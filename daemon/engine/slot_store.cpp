@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/engine/slot_store.h"
 
-#include "daemon/engine/log.h"
-
 #include <algorithm>
 
 namespace vtpm::engine {
@@ -63,7 +61,7 @@ Result<SlotStore> SlotStore::open(SlotOwner owner, std::uint64_t least_sequence,
     slots[i] = decode_slot(store.owner_, *bytes);
   }
   VTPM_TRY(const Choice choice, choose_slot(slots[0], slots[1], least_sequence));
-  if (!choice.remark.empty()) log_line(choice.remark);
+  store.remark_ = choice.remark;
   if (!choice.newest) return store;
   store.newest_ = choice.newest;
   auto& chosen = std::get<ValidSlot>(slots[static_cast<std::size_t>(*choice.newest)]);
@@ -80,8 +78,10 @@ Result<> SlotStore::commit(std::uint32_t failed_tries, BytesView permanent) {
   slot.resize(target.size < kSlotReserve ? std::max(blocks, kSlotReserve) : blocks);
   const Written written = write_whole(*target.file, slot);
   if (!written.result) {
-    if (written.touched) withdraw(target);
-    return written.result.error().within(to_string(name));
+    Error failure = written.result.error().within(to_string(name));
+    if (written.touched && !withdraw(target))
+      failure.context += "; and it cannot be taken back: a restart before the next commit may find it done";
+    return failure;
   }
   target.size = std::max(target.size, slot.size());
   newest_ = name;
@@ -91,12 +91,9 @@ Result<> SlotStore::commit(std::uint32_t failed_tries, BytesView permanent) {
 
 // The client is told that its command did not happen, so a restart must not find it done: after a failed
 // fdatasync the disk may hold all of it.
-void SlotStore::withdraw(File& target) {
+Result<> SlotStore::withdraw(File& target) {
   const Bytes nothing(kSlotHeaderSize);
-  const Written written = write_whole(*target.file, nothing);
-  if (!written.result)
-    log_line("a commit failed and cannot be taken back (" + written.result.error().context +
-             "): a restart before the next commit may find it done");
+  return write_whole(*target.file, nothing).result;
 }
 
 }  // namespace vtpm::engine

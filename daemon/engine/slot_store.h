@@ -25,10 +25,13 @@ class SlotStore {
   // nothing.
   std::optional<SlotContent> take_loaded() { return std::exchange(loaded_, std::nullopt); }
 
+  // For a person: one slot was unusable, as it is after a crash during a commit. Empty: in order.
+  const std::string& remark() const noexcept { return remark_; }
+
   // Writes the state to the older slot, and to disk. After an Error the newest state on disk is the one
   // before, and the next commit goes to the same slot again, whole: what the page cache says of it after a
   // failed fdatasync is not believed. The exception is a disk that also refuses to take back what it may have
-  // written: then, until a later commit succeeds, a restart may find the refused state. That is logged.
+  // written: then, until a later commit succeeds, a restart may find the refused state; the text says so.
   // Blocks for the disk.
   Result<> commit(std::uint32_t failed_tries, BytesView permanent);
 
@@ -43,13 +46,14 @@ class SlotStore {
 
   SlotStore(SlotOwner owner, std::array<File, 2> files) noexcept
       : owner_(std::move(owner)), files_(std::move(files)) {}
-  void withdraw(File& target);
+  static Result<> withdraw(File& target);
 
   SlotOwner owner_;
   std::array<File, 2> files_;  // by SlotName
   std::optional<SlotName> newest_;
   std::uint64_t sequence_ = 0;
   std::optional<SlotContent> loaded_;
+  std::string remark_;
 };
 
 }  // namespace vtpm::engine

@@ -31,15 +31,17 @@ Result<Identity> provision(ipc::EngineLink& engine, std::string_view launch_docu
   // Locality 0, as a tenant: nothing that is made here depends on the supervisor's locality.
   VTPM_TRY(const auto esys, connect(engine, tpm::Locality::tenant()));
   VTPM_TRY_VOID(start(engine, *esys));
+  VTPM_TRY_VOID(set_lockout_parameters(*esys));
   VTPM_TRY(Identity identity, create_identity(*esys));
   VTPM_TRY_VOID(engine.hash_sequence(as_bytes(launch_document)));
   VTPM_TRY_VOID(close_platform(*esys));
   return identity;
 }
 
-Result<> resume(ipc::EngineLink& engine, const Identity&, std::string_view launch_document) {
+Result<> resume(ipc::EngineLink& engine, const Identity& known, std::string_view launch_document) {
   VTPM_TRY(const auto esys, connect(engine, tpm::Locality::tenant()));
   VTPM_TRY_VOID(tss::startup(*esys, false));
+  VTPM_TRY_VOID(check_identity(*esys, known));
   VTPM_TRY_VOID(engine.hash_sequence(as_bytes(launch_document)));
   return close_platform(*esys);
 }

@@ -20,17 +20,17 @@ struct Identity {
 };
 
 // In a TPM that was just powered on for the first time: leaves SHA-256 as the only PCR bank, Startup(CLEAR),
-// EK, SRK and AK made and persisted at their handles (tpm/constants.h), the launch document measured into PCR
-// 17 by the DRTM sequence, platform hierarchy closed with a random platformAuth that nobody keeps. Nothing
-// stays in transient slots.
+// dictionary-attack parameters (provision.h), EK, SRK and AK made and persisted at their handles
+// (tpm/constants.h), the launch document measured into PCR 17 by the DRTM sequence, platform hierarchy closed
+// with a random platformAuth that nobody keeps. Nothing stays in transient slots.
 Result<Identity> provision(ipc::EngineLink& engine, std::string_view launch_document);
 
-// In a durable TPM that was just powered on from its slots: Startup(CLEAR), platform hierarchy closed again
-// with a random platformAuth that nobody keeps (Startup emptied it), the launch document measured into PCR 17
-// by the DRTM sequence; a try that an unclean stop alone cost is taken off the dictionary-attack counter
-// where lockoutAuth is empty. EK and AK at their handles, or derived again where the tenant removed them,
-// must have the known Names: else Conflict (the tenant's doing: endorsementAuth set, hierarchy disabled, EPS
-// changed). Nothing stays in transient slots.
+// In a durable TPM that was just powered on from its slots: Startup(CLEAR), the launch document measured into
+// PCR 17 by the DRTM sequence, platform hierarchy closed again with a random platformAuth that nobody keeps
+// (Startup emptied it). EK and AK must have the known Names, at their handles or, where the tenant cleared
+// its TPM or put others there, derived again: else Corrupt, this is not the TPM that it was. A tenant may
+// keep them from being derived (endorsementAuth set, hierarchy disabled): that is its right, and quote() says
+// so. Nothing stays in transient slots.
 Result<> resume(ipc::EngineLink& engine, const Identity& known, std::string_view launch_document);
 
 struct InstanceQuote {

@@ -57,7 +57,35 @@ Result<Outcome> quote_by_derived(tss::Esys& esys, const Bytes& ak_name, const tp
   return tss::try_quote(esys, key.object, data, all_pcrs());
 }
 
+// By handle, or derived. A tenant that prevents both: nothing to compare.
+Result<> check_key(tss::Esys& esys, std::string_view what, TPM2_HANDLE handle, const TPMT_PUBLIC& area,
+                   const Bytes& known) {
+  VTPM_TRY(const auto persistent, tss::find(esys, handle));
+  if (persistent) {
+    VTPM_TRY(const Bytes name, tss::name_of(esys, *persistent));
+    if (name == known) return {};
+  }
+  VTPM_TRY(auto made, tss::try_create_primary(esys, ESYS_TR_RH_ENDORSEMENT, area));
+  const auto* derived = std::get_if<tss::CreatedPrimary>(&made);
+  if (derived == nullptr) return {};
+  VTPM_TRY(const Bytes name, tss::name_of(esys, derived->object));
+  if (name == known) return {};
+  return Error(ErrorCode::Corrupt, "the " + std::string(what) + " is another one: not the TPM that it was");
+}
+
 }  // namespace
+
+Result<> set_lockout_parameters(tss::Esys& esys) {
+  return esys.call("TPM2_DictionaryAttackParameters", [](ESYS_CONTEXT* context) {
+    return Esys_DictionaryAttackParameters(context, ESYS_TR_RH_LOCKOUT, ESYS_TR_PASSWORD, ESYS_TR_NONE,
+                                           ESYS_TR_NONE, kMaxTries, kRecoveryTime, kLockoutRecovery);
+  });
+}
+
+Result<> check_identity(tss::Esys& esys, const Identity& known) {
+  VTPM_TRY_VOID(check_key(esys, "EK", tpm::kEkHandle, ek_template(), known.ek_name));
+  return check_key(esys, "AK", tpm::kAkHandle, instance_ak_template(), known.ak_name);
+}
 
 Result<bool> keep_sha256_bank(tss::Esys& esys) {
   VTPM_TRY(TPML_PCR_SELECTION banks, tss::pcr_banks(esys));

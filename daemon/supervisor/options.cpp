@@ -25,15 +25,16 @@ Result<> set_text(json::Reader& reader, std::string_view name, std::string& valu
   return {};
 }
 
-Result<> set_pcrs(json::Reader& reader, std::set<unsigned>& pcrs) {
-  if (!reader.has("anchor_pcrs")) return {};
-  VTPM_TRY(const auto items, reader.array("anchor_pcrs", tpm::kPcrCount));
+Result<> set_pcrs(json::Reader& reader, const char* member, bool none_is_right, std::set<unsigned>& pcrs) {
+  if (!reader.has(member)) return {};
+  VTPM_TRY(const auto items, reader.array(member, tpm::kPcrCount));
   pcrs.clear();
   for (const auto& item : items) {
     VTPM_TRY(const std::uint64_t pcr, item.integer(tpm::kPcrCount - 1));
     pcrs.insert(static_cast<unsigned>(pcr));
   }
-  if (pcrs.empty()) return Error(ErrorCode::Malformed, "anchor_pcrs: names no PCR");
+  if (pcrs.empty() && !none_is_right)
+    return Error(ErrorCode::Malformed, std::string(member) + ": names no PCR");
   return {};
 }
 
@@ -53,7 +54,8 @@ Result<> apply_config(std::string_view text, Options& options) {
   const auto age = static_cast<std::uint64_t>(options.epoch_max_age.count());
   VTPM_TRY(const std::uint64_t seconds, reader.optional_integer("epoch_max_age_seconds", age, 86400));
   options.epoch_max_age = std::chrono::seconds(seconds);
-  VTPM_TRY_VOID(set_pcrs(reader, options.anchor_pcrs));
+  VTPM_TRY_VOID(set_pcrs(reader, "anchor_pcrs", false, options.anchor_pcrs));
+  VTPM_TRY_VOID(set_pcrs(reader, "seal_pcrs", true, options.seal_pcrs));
   return reader.done();
 }
 

@@ -20,6 +20,7 @@ struct Options {
   std::uint64_t max_instances_per_user = 64;
   std::chrono::seconds epoch_max_age{60};  // an epoch that old is not used for new evidence
   std::set<unsigned> anchor_pcrs = {0, 1, 2, 3, 4, 5, 6, 7};
+  std::set<unsigned> seal_pcrs;
 };
 
 // Either options to run with, or the exit status of a run that is over (--help, a usage error).

@@ -48,6 +48,7 @@ Result<anchor::AnchorConfig> anchor_config(const Options& options) {
   anchor::AnchorConfig config;
   config.state_dir = options.state_dir;
   config.pcrs = options.anchor_pcrs;
+  config.seal_pcrs = options.seal_pcrs;
   config.embedded = options.anchor == "embedded";
   if (config.embedded) return config;
   config.tcti = options.anchor;

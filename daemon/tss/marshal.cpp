@@ -25,6 +25,14 @@ Result<Bytes> marshal_public(const TPMT_PUBLIC& area) {
   return marshal("TPMT_PUBLIC", area, &Tss2_MU_TPMT_PUBLIC_Marshal);
 }
 
+Result<TPMT_PUBLIC> unmarshal_public(BytesView bytes) {
+  TPMT_PUBLIC area{};
+  std::size_t size = 0;
+  const TSS2_RC rc = Tss2_MU_TPMT_PUBLIC_Unmarshal(bytes.data(), bytes.size(), &size, &area);
+  if (rc != TSS2_RC_SUCCESS || size != bytes.size()) return Error(ErrorCode::Malformed, "not a TPMT_PUBLIC");
+  return area;
+}
+
 Result<Bytes> marshal_signature(const TPMT_SIGNATURE& signature) {
   return marshal("TPMT_SIGNATURE", signature, &Tss2_MU_TPMT_SIGNATURE_Marshal);
 }

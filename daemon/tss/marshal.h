@@ -11,6 +11,8 @@ namespace vtpm::tss {
 
 // A structure that cannot be marshalled (an unknown selector): Internal.
 Result<Bytes> marshal_public(const TPMT_PUBLIC& area);
+// Bytes that are not exactly one TPMT_PUBLIC: Malformed.
+Result<TPMT_PUBLIC> unmarshal_public(BytesView bytes);
 Result<Bytes> marshal_signature(const TPMT_SIGNATURE& signature);
 
 }  // namespace vtpm::tss

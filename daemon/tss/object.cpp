@@ -8,18 +8,10 @@
 #include <algorithm>
 
 namespace vtpm::tss {
-namespace {
 
-// A TPM2B_SENSITIVE_CREATE that does not leave the auth value on the stack.
-struct SensitiveCreate {
-  TPM2B_SENSITIVE_CREATE value{};
-  SensitiveCreate() = default;
-  SensitiveCreate(const SensitiveCreate&) = delete;
-  SensitiveCreate& operator=(const SensitiveCreate&) = delete;
-  ~SensitiveCreate() { OPENSSL_cleanse(&value, sizeof value); }
-};
-
-}  // namespace
+SensitiveCreate::~SensitiveCreate() {
+  OPENSSL_cleanse(&value, sizeof value);
+}
 
 Object& Object::operator=(Object&& other) noexcept {
   if (this == &other) return *this;

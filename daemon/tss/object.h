@@ -33,6 +33,15 @@ class Object {
   Kind kind_;
 };
 
+// A TPM2B_SENSITIVE_CREATE that does not leave its secrets on the stack.
+struct SensitiveCreate {
+  TPM2B_SENSITIVE_CREATE value{};
+  SensitiveCreate() = default;
+  SensitiveCreate(const SensitiveCreate&) = delete;
+  SensitiveCreate& operator=(const SensitiveCreate&) = delete;
+  ~SensitiveCreate();
+};
+
 struct CreatedPrimary {
   Object object;      // transient
   Bytes public_area;  // TPMT_PUBLIC

@@ -13,17 +13,6 @@ struct Signed {
   Bytes signature;
 };
 
-TPML_PCR_SELECTION to_list(const PcrSelection& selection) noexcept {
-  TPML_PCR_SELECTION list{};
-  list.count = 1;
-  auto& bank = list.pcrSelections[0];
-  bank.hash = TPM2_ALG_SHA256;
-  bank.sizeofSelect = tpm::kPcrCount / 8;
-  for (unsigned pcr : selection)
-    bank.pcrSelect[pcr / 8] = static_cast<BYTE>(bank.pcrSelect[pcr / 8] | 1U << (pcr % 8));
-  return list;
-}
-
 PcrSelection from_list(const TPML_PCR_SELECTION& list) {
   PcrSelection selection;
   for (const auto& bank :
@@ -88,6 +77,17 @@ bool matches(const tpm::Quote& quote, const tpm::PcrValues& values) {
 }
 
 }  // namespace
+
+TPML_PCR_SELECTION to_list(const PcrSelection& selection) noexcept {
+  TPML_PCR_SELECTION list{};
+  list.count = 1;
+  auto& bank = list.pcrSelections[0];
+  bank.hash = TPM2_ALG_SHA256;
+  bank.sizeofSelect = tpm::kPcrCount / 8;
+  for (unsigned pcr : selection)
+    bank.pcrSelect[pcr / 8] = static_cast<BYTE>(bank.pcrSelect[pcr / 8] | 1U << (pcr % 8));
+  return list;
+}
 
 Result<tpm::PcrValues> read_pcrs(Esys& esys, const PcrSelection& selection) {
   tpm::PcrValues values;

@@ -13,6 +13,8 @@ namespace vtpm::tss {
 
 using PcrSelection = std::set<unsigned>;  // of the SHA-256 bank, each below tpm::kPcrCount
 
+TPML_PCR_SELECTION to_list(const PcrSelection& selection) noexcept;
+
 struct Quoted {
   Bytes quote;          // TPMS_ATTEST
   Bytes signature;      // TPMT_SIGNATURE

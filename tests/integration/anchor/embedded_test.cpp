@@ -74,6 +74,21 @@ TEST_CASE("embedded anchor: its key and reset count survive a new start") {
   CHECK(checked(**second).reset_count == resets + 1);
 }
 
+TEST_CASE("embedded anchor: its state key is a file and stays the same") {
+  Host host;
+  Bytes key;
+  for (int start = 0; start < 2; ++start) {
+    const auto anchor = host.open();
+    REQUIRE(anchor.has_value());
+    CHECK((*anchor)->existing_state_key().value().has_value() == (start > 0));
+    const auto secret = (*anchor)->state_key();
+    REQUIRE(secret.has_value());
+    const Bytes now(secret->view().begin(), secret->view().end());
+    if (start > 0) CHECK(now == key);
+    key = now;
+  }
+}
+
 TEST_CASE("embedded anchor: two of them are two TPMs") {
   Host one;
   Host two;

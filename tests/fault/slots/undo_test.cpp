@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+// A real libtpms over a disk that fails: a command whose commit failed did not happen, neither in the TPM nor
+// on disk, and its client was told so.
+#include "daemon/engine/tpm.h"
+#include "tests/fault/slots/faulty_disk.h"
+#include "tests/support/catch_result.h"
+#include "tests/support/durable.h"
+
+using namespace vtpm;
+using namespace vtpm::test;
+using engine::Slot;
+using engine::Tpm;
+
+namespace {
+
+constexpr u32 kUnavailable = 0x923;
+constexpr u32 kPersistent = 0x81000005;
+
+// libtpms is process-global: one TPM for all tests here, each leaves it usable.
+struct Machine {
+  FaultyDisk disk;
+  Tpm tpm;
+  u32 object = 0;  // a loaded storage key
+
+  Machine() {
+    auto store = engine::SlotStore::open(test_owner(), 0, disk.open(0), disk.open(1));
+    if (!store || !tpm.power_on_durable(std::move(*store)) || code(startup_clear()) != 0 ||
+        code(nv_define(kIndex, 8)) != 0 || code(nv_write(kIndex, Bytes(8, 1))) != 0)
+      std::abort();
+    object = handle_in(run(create_primary(kOwner)));
+  }
+
+  Bytes run(BytesView command) {
+    const auto response = tpm.process(tpm::Locality::tenant(), command);
+    if (!response) std::abort();
+    return {response->begin(), response->end()};
+  }
+  u32 code(BytesView command) { return code_of(run(command)); }
+  // What a new kernel would continue from.
+  Bytes on_disk() const {
+    auto store =
+        engine::SlotStore::open(test_owner(), tpm.sequence(), frozen(disk.stored(0)), frozen(disk.stored(1)));
+    if (!store) return {};
+    return store->take_loaded()->permanent;
+  }
+  Bytes permanent() const {
+    const auto state = tpm.permanent_state();
+    return {state.begin(), state.end()};
+  }
+  u32 property(u32 which) {
+    const Bytes response = run(command(0x17a, Writer().add(u32{6}).add(which).add(u32{1})));
+    return response.size() == 27 ? get_be<u32>(response, 23) : 0xffffffff;
+  }
+};
+
+Machine& machine() {
+  static Machine the_machine;
+  return the_machine;
+}
+
+struct Change {
+  const char* name;
+  std::function<Bytes()> command;
+};
+
+const std::vector<Change>& changes() {
+  static const std::vector<Change> all = {
+      {"NV_Write", [] { return nv_write(kIndex, Bytes(8, 9)); }},
+      {"NV_DefineSpace", [] { return nv_define(kIndex + 1, 2048); }},
+      {"EvictControl", [] { return evict_control(machine().object, kPersistent); }},
+      {"HierarchyChangeAuth",
+       [] { return authorized(0x129, kEndorsement, Writer().add(u16{1}).add(Bytes{7})); }},
+      {"Shutdown", [] { return command(0x145, Writer().add(u16{0})); }},
+  };
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("a command whose commit fails is undone and answered NV_UNAVAILABLE; again, it succeeds") {
+  Machine& m = machine();
+  REQUIRE(m.code(pcr_extend(10, {{1}})) == 0);
+  const Bytes pcr = pcr_value(m.run(pcr_read(10)));
+  for (const auto& change : changes()) {
+    for (const auto& faults : {std::deque{Fault::NoSpace},
+                               {Fault::WriteError},
+                               {Fault::HalfWritten},
+                               {Fault::None, Fault::SyncLost},
+                               {Fault::None, Fault::SyncHalf},
+                               {Fault::None, Fault::SyncAll}}) {
+      INFO(change.name << ", " << faults.size() << " calls, fault " << static_cast<int>(faults.back()));
+      const Bytes command = change.command();
+      const Bytes before = m.permanent();
+      const Bytes value = m.run(nv_read(kIndex, 8));
+      REQUIRE(m.on_disk() == before);
+      m.disk.plan(faults);
+      const Bytes random = m.run(get_random(16));
+      REQUIRE(m.code(command) == kUnavailable);
+      m.disk.repair();
+      // In the TPM: permanent and volatile state, and its objects.
+      CHECK(m.permanent() == before);
+      CHECK(m.run(nv_read(kIndex, 8)) == value);
+      CHECK(pcr_value(m.run(pcr_read(10))) == pcr);
+      CHECK(m.code(read_public(m.object)) == 0);
+      CHECK(m.run(get_random(16)) != random);
+      CHECK(m.on_disk() == before);
+    }
+  }
+  for (const auto& change : changes()) {
+    INFO(change.name);
+    const auto sequence = m.tpm.sequence();
+    REQUIRE(m.code(change.command()) == 0);
+    CHECK(m.tpm.sequence() > sequence);
+    CHECK(m.on_disk() == m.permanent());
+  }
+  CHECK(nv_content(m.run(nv_read(kIndex, 8))) == Bytes(8, 9));
+  CHECK(m.code(evict_control(kPersistent, kPersistent)) == 0);
+}
+
+TEST_CASE("a command with a failed short write but no error is a success") {
+  Machine& m = machine();
+  m.disk.plan({Fault::ShortWrite});
+  CHECK(m.code(nv_write(kIndex, Bytes(8, 3))) == 0);
+  CHECK(m.on_disk() == m.permanent());
+}
+
+TEST_CASE("a dead disk: what needs no NV is answered, and everything works once it is back") {
+  Machine& m = machine();
+  REQUIRE(m.code(pcr_extend(11, {{2}})) == 0);  // the first change after an orderly shutdown is noted in NV
+  m.disk.die();
+  for (int i = 0; i < 5; ++i) {
+    CHECK(m.code(nv_write(kIndex, Bytes(8, 4))) == kUnavailable);
+    CHECK(m.code(get_random(8)) == 0);
+    CHECK(m.code(pcr_extend(11, {{2}})) == 0);
+    CHECK(m.code(nv_read(kIndex, 8)) == 0);
+  }
+  m.disk.repair();
+  CHECK(m.code(nv_write(kIndex, Bytes(8, 5))) == 0);
+  CHECK(m.on_disk() == m.permanent());
+}
+
+TEST_CASE("TPM2_Clear whose commit fails clears nothing") {
+  Machine& m = machine();
+  const Bytes value = m.run(nv_read(kIndex, 8));
+  REQUIRE(code_of(value) == 0);
+  m.disk.plan({Fault::None, Fault::SyncHalf});
+  CHECK(m.code(clear()) == kUnavailable);
+  m.disk.repair();
+  CHECK(m.run(nv_read(kIndex, 8)) == value);
+  CHECK(m.code(read_public(m.object)) == 0);
+}
+
+TEST_CASE("the DRTM sequence whose commit fails is an error, and undone") {
+  Machine& m = machine();
+  // After an orderly shutdown the next change of state is noted in NV.
+  REQUIRE(m.code(command(0x145, Writer().add(u16{0}))) == 0);
+  const Bytes pcr = pcr_value(m.run(pcr_read(17)));
+  m.disk.die();
+  const auto sequence = m.tpm.hash_sequence(as_bytes("launch"));
+  m.disk.repair();
+  if (!sequence) CHECK(pcr_value(m.run(pcr_read(17))) == pcr);
+  CHECK(m.tpm.hash_sequence(as_bytes("launch")));
+  CHECK(pcr_value(m.run(pcr_read(17))) != pcr);
+}
+
+TEST_CASE("a wrong password counts although the disk does not take it") {
+  Machine& m = machine();
+  constexpr u32 kProtected = kIndex + 7;
+  Writer area;
+  area.add(kProtected).add(u16{0x000b}).add(u32{0x00040004}).add(u16{0}).add(u16{8});  // AUTHWRITE, AUTHREAD
+  const Bytes password = {'p', 'w'};
+  REQUIRE(m.code(authorized(
+              0x12a, kOwner,
+              Writer().add(u16{2}).add(password).add(static_cast<u16>(area.size())).add(area))) == 0);
+  const auto write = [&](BytesView with) {
+    return m.code(authorized_two(0x137, kProtected, kProtected,
+                                 Writer().add(u16{8}).add(Bytes(8, 1)).add(u16{0}), with));
+  };
+  REQUIRE(write(password) == 0x922);  // TPM_RC_RETRY: the first use is noted
+  REQUIRE(write(password) == 0);
+  REQUIRE(m.property(kLockoutCounter) == 0);
+  const Bytes wrong = {'n', 'o'};
+  m.disk.die();
+  CHECK(write(wrong) == kUnavailable);
+  CHECK(m.property(kLockoutCounter) == 1);
+  // Nobody guesses on while it cannot be recorded.
+  CHECK(write(wrong) == kUnavailable);
+  CHECK(write(password) == kUnavailable);
+  CHECK(m.property(kLockoutCounter) == 1);
+  m.disk.repair();
+  CHECK(write(password) == 0);
+  CHECK(m.property(kLockoutCounter) == 1);
+  CHECK(m.on_disk() == m.permanent());
+}
