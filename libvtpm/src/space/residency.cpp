@@ -46,7 +46,7 @@ void Residency::settle(Object& object, RealHandle real) {
 }
 
 Object& Residency::add(Space& owner, RealHandle real) {
-  const VirtualHandle handle = owner.free_handle();
+  const VirtualHandle handle = owner.handle_for(real);
   Object& object = owner.objects.emplace(handle, Object{&owner, handle, Bytes(), tick_}).first->second;
   settle(object, real);
   return object;

@@ -33,8 +33,11 @@ struct Space {
     const auto found = objects.find(VirtualHandle{handle});
     return found == objects.end() ? nullptr : &found->second;
   }
-  // Lowest first, as libtpms gives them: a client that is alone sees what the bare TPM would show it.
-  VirtualHandle free_handle() const {
+  // The raw space's are the TPM's own numbers where they are free. In a managed one the lowest that is free,
+  // whatever the neighbours hold.
+  VirtualHandle handle_for(RealHandle real) const {
+    const VirtualHandle same{static_cast<std::uint32_t>(real)};
+    if (kind == Kind::Raw && !objects.contains(same)) return same;
     std::uint32_t handle = kTransientFirst;
     for (const auto& [taken, object] : objects)
       if (taken == VirtualHandle{handle}) ++handle;
