@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same commands to a swtpm, to a vTPM's managed node and to a vTPM's raw node: same response codes, same shapes.
 
-differential_test.py [--seed N] [--count N] [--stream N] [--nodes managed,neighbour,raw] [--keep-going] [--verbose]
+differential_test.py [--seed N] [--count N] [--stream N] [--nodes A,B...] [--keep-going] [--verbose]
 
 A run is streams of commands, each on new TPMs; stream number N of a seed is always the same. Of a stream that fails the
 log is printed, and the shortest part of it that still fails. Run by CTest as root, with VTPM_BIN_DIR and VTPM_SOURCE_DIR;
@@ -19,11 +19,12 @@ sys.path.insert(0, os.path.join(os.environ["VTPM_SOURCE_DIR"], "tests", "support
 import compare  # noqa: E402
 import tpm2  # noqa: E402
 import vtpm_host  # noqa: E402
-from endpoints import Swtpm, Vtpm  # noqa: E402
+from endpoints import Space, Swtpm, Vtpm  # noqa: E402
 from generator import Generator  # noqa: E402
 from stream import Missing, Replica  # noqa: E402
 
 STREAM = 400  # commands
+AUTH_FAIL = 0x8E  # which counts for the dictionary attack logic
 FAILURE = 0x101  # TPM_RC_FAILURE: libtpms is in failure mode and does nothing more
 
 
@@ -44,11 +45,17 @@ class Bench:
         self.endpoints = [Swtpm(os.path.join(self.host.directory, f"swtpm-{self.count}"))]
         try:
             for name in self.names:
-                self.endpoints.append(Vtpm(self.host, self.host.directory, name == "raw", name == "neighbour"))
+                self.endpoints.append(self.make(name))
         except BaseException:
             self.__exit__()
             raise
         return [Replica(endpoint) for endpoint in self.endpoints]
+
+    def make(self, name):
+        if name.startswith("space"):
+            directory = os.path.join(self.host.directory, f"{name}-{self.count}")
+            return Space(os.path.join(vtpm_host.BIN, "space_server"), directory, name == "space-neighbour")
+        return Vtpm(self.host, self.host.directory, name == "raw", name == "neighbour")
 
     def __exit__(self, *_):
         for endpoint in self.endpoints:
@@ -58,7 +65,7 @@ class Bench:
 class Report:
     def __init__(self):
         self.tried, self.succeeded = collections.Counter(), collections.Counter()
-        self.codes, self.meant, self.failure_modes = collections.Counter(), collections.Counter(), collections.Counter()
+        self.codes, self.meant, self.ended = collections.Counter(), collections.Counter(), collections.Counter()
 
     def count(self, step, response):
         name = tpm2.NAMES.get(response.code, "(no such command)")
@@ -74,8 +81,8 @@ class Report:
         print("never succeeded: " + (", ".join(f"{n} ({self.tried[n]} tries)" for n in never) or "none"))
         for reason, count in self.meant.items():
             print(f"meant differences: {count} x {reason}")
-        for label, count in self.failure_modes.items():
-            print(f"libtpms' failure mode, in all TPMs alike: {count} x {label}")
+        for reason, count in self.ended.items():
+            print(f"streams ended early: {count} x {reason}")
         if verbose:
             for name in sorted(self.tried, key=self.tried.get, reverse=True):
                 print(f"  {name:28}{self.tried[name]:8}{100 * self.succeeded[name] // self.tried[name]:5} %")
@@ -96,6 +103,11 @@ def run_step(step, replicas, report=None):
             raise Difference(0, text)
         if report:
             report.meant[reason] += 1
+        if reason == compare.NOT_EXCLUSIVE:
+            if response.rc != responses[0].rc:
+                raise Parted(reason)
+            continue
+        replica.endpoint.realigned = True  # and so were its commands more, or fewer: no audit session is exclusive then
         realign(step, replicas, replica, response)
     if responses[0].rc == 0 and responses[0].handle is not None and (step.change_bytes or step.change_params):
         for replica, response in zip(replicas, responses):  # an object that the model does not know
@@ -104,14 +116,26 @@ def run_step(step, replicas, report=None):
     return responses[0]
 
 
+class Parted(Exception):
+    """The TPMs' states differ from here on, by a difference that is meant: the stream ends."""
+
+
 def realign(step, replicas, replica, response):
-    """After a command that only one TPM had room for: away with what it made, and with sessions that it ended."""
-    if response.rc == 0 and response.handle is not None:
+    """After a command that only one TPM had room for: away with what it made, and with what it did to sessions."""
+    if response.rc & 0xBF == AUTH_FAIL or response.rc == 0 and step.code == tpm2.CC["EvictControl"]:
+        raise Parted("a command for which only one TPM had room changed more than objects and sessions")
+    if response.rc != 0:
+        return
+    if response.handle is not None:
         replica.flush(response.handle)
-    for use in step.uses:
-        if use.session is not None and not use.attributes & tpm2.CONTINUE:
-            for each in replicas:
-                each.flush(use.session.handle(each))
+    for session in [use.session for use in step.uses if use.session is not None]:
+        kept = next(use for use in step.uses if use.session is session).attributes & tpm2.CONTINUE
+        for each in replicas:
+            if not kept:
+                each.flush(session.handle(each))
+            elif session.session_kind == "policy":
+                each.transceive(tpm2.command(tpm2.CC["PolicyRestart"], [(session.handle(each), b"")]))
+        session.facts["ready"] = None
 
 
 def describe(number, step, rc):
@@ -130,15 +154,19 @@ def run_stream(bench, seed, count, report, log):
             except Missing:
                 log.pop()
                 continue
+            except Parted as parted:
+                report.ended[str(parted)] += 1
+                return
             except Difference as difference:
                 difference.number = number
                 raise
             log[-1][1] = response.rc
             if response.rc == FAILURE:
-                report.failure_modes[step.label()] += 1
+                report.ended["libtpms' failure mode, in all TPMs alike, by " + step.label()] += 1
                 return
-            if response.rc == 0 and step.change_bytes and step.uses:
-                return  # what was damaged may have decided what was written, and differently in each TPM
+            if response.rc == 0 and step.change_bytes and any(use.session for use in step.uses):
+                report.ended["damage in a session's bytes was no error: what it wrote may differ from TPM to TPM"] += 1
+                return
             generator.after(step, response)
 
 
@@ -150,22 +178,29 @@ def replay(bench, steps):
                 run_step(step, replicas)
             except Missing:
                 continue
+            except Parted:
+                return None
             except Difference as difference:
                 return str(difference)
     return None
 
 
-def shrink(bench, steps, seconds=120):
+def shrink(bench, steps, what, seconds=60):
     """The last step, which differs, with as few before it as possible."""
     end, kept = time.monotonic() + seconds, list(steps)
-    if replay(bench, kept) is None:
+    kind = what.split(":")[0]
+
+    def differs(fewer):
+        return (replay(bench, fewer) or "").split(":")[0] == kind
+
+    if not differs(kept):
         return None
     size = len(kept) // 2
     while size:
         at = 0
         while at < len(kept) - 1 and time.monotonic() < end:
             fewer = kept[:at] + kept[min(at + size, len(kept) - 1):]
-            if len(fewer) < len(kept) and replay(bench, fewer) is not None:
+            if len(fewer) < len(kept) and differs(fewer):
                 kept = fewer
             else:
                 at += size
@@ -177,7 +212,7 @@ def report_failure(bench, seed, log, difference):
     print(f"\nDIFFERENCE in the stream of --stream {seed}, command {difference.number}: {difference}")
     for number, (step, rc) in enumerate(log[-25:], max(0, len(log) - 25)):
         print(describe(number, step, rc or 0))
-    kept = shrink(bench, [step for step, _ in log])
+    kept = shrink(bench, [step for step, _ in log], str(difference))
     if kept is None:
         print("it does not come again with the same commands: it depends on random values of the TPMs")
         return
@@ -188,7 +223,7 @@ def report_failure(bench, seed, log, difference):
         for step in kept:
             try:
                 run_step(step, replicas)
-            except (Missing, Difference):
+            except (Missing, Parted, Difference):
                 pass
         for replica in replicas:
             print(f"the last, to {replica.name}: {replica.last.hex()}")
@@ -209,8 +244,9 @@ def main():
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--count", type=int, default=100_000 if os.environ.get("VTPM_LONG") else 3000)
     parser.add_argument("--stream", type=int, help="only this stream, by the number that a failure printed")
-    parser.add_argument("--nodes", default="managed,raw",
-                        help="managed, raw, and neighbour: a managed node that another client keeps busy")
+    parser.add_argument("--nodes", default="managed,neighbour,raw",
+                        help="managed, raw, and neighbour: a managed node that another client keeps busy; space and "
+                        "space-neighbour: the resource manager alone, over a swtpm")
     parser.add_argument("--keep-going", action="store_true", help="count the streams that differ, do not stop at the first")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()

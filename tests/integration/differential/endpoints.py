@@ -72,14 +72,7 @@ class Swtpm:
         return connection
 
     def transceive(self, data):
-        self.data.sendall(data)
-        answer = self.data.recv(8192)
-        while len(answer) < 10 or len(answer) < int.from_bytes(answer[2:6], "big"):
-            part = self.data.recv(8192)
-            if not part:
-                raise AssertionError("swtpm is gone")
-            answer += part
-        return answer
+        return Stream(self.data).transceive(data)
 
     def order(self, number, payload=b""):
         self.control.sendall(u32(number) + payload)
@@ -139,6 +132,69 @@ class Neighbour:
                 run(self.node, tpm2.CC["SequenceUpdate"], [handle], b2(b"x"), password)
             else:
                 run(self.node, tpm2.CC["PolicyGetDigest"], [handle])
+
+
+class Space:
+    """The library's resource manager over a swtpm of its own, without an engine."""
+
+    raw = False
+
+    def __init__(self, program, directory, neighbour=False):
+        self.name = "resource manager" + (" beside a busy client" if neighbour else "")
+        self.tpm, self.connections, self.process = Swtpm(directory), [], None
+        self.path = os.path.join(directory, "space")
+        try:
+            self.tpm.data.close()  # it serves one connection at a time
+            self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", program, os.path.join(directory, "data"), self.path],
+                                            stdin=subprocess.DEVNULL)
+            self.node = self.open()
+        except BaseException:
+            self.close()
+            raise
+        self.transceive = self.node.transceive
+        if neighbour:
+            self.neighbour = Neighbour(self.open())
+            self.transceive = self.disturbed
+
+    def disturbed(self, data):
+        self.neighbour.work()
+        return self.node.transceive(data)
+
+    def open(self):
+        end = time.monotonic() + 60
+        while True:
+            connection = socket.socket(socket.AF_UNIX)
+            self.connections.append(connection)
+            if connection.connect_ex(self.path) == 0:
+                return Stream(connection)
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise AssertionError("space_server does not serve")
+            time.sleep(0.001)
+
+    def close(self):
+        for connection in self.connections:
+            connection.close()
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+        self.tpm.close()
+
+
+class Stream:
+    """A TPM behind a stream socket."""
+
+    def __init__(self, connection):
+        self.connection = connection
+
+    def transceive(self, data):
+        self.connection.sendall(data)
+        answer = self.connection.recv(8192)
+        while len(answer) < 10 or len(answer) < int.from_bytes(answer[2:6], "big"):
+            part = self.connection.recv(8192)
+            if not part:
+                raise AssertionError("the TPM is gone")
+            answer += part
+        return answer
 
 
 class Vtpm:

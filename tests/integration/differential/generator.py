@@ -22,7 +22,7 @@ WEIGHTS = {
 }
 # Commands that may answer a changed parameter with a success that the model cannot follow.
 FRAGILE = {CC[n] for n in ("HierarchyChangeAuth", "NV_ChangeAuth", "Clear", "HierarchyControl", "ClearControl", "SetPrimaryPolicy",
-                           "DictionaryAttackParameters", "ClockSet")}
+                           "DictionaryAttackParameters", "ClockSet", "FlushContext")}
 # What random changes must not ask for: they end a stream (owner disabled, years of clock, a TPM that waits for its lockout).
 LIMITS = {"properties": [0x100, 0x110, 0x120, 0x12E, 0x200, 0x206, 0x210, 0, 0x300, 0xFFFFFFFF]}
 
