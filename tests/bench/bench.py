@@ -17,6 +17,8 @@ import sys
 import tempfile
 import time
 
+import sharing
+
 GET_RANDOM = bytes.fromhex("80010000000c0000017b0020")
 # The user that vtpmd runs as; any without rights will do.
 DAEMON_UID = 65534
@@ -72,7 +74,7 @@ class Vtpm:
     def __init__(self, bin_dir, work, processes):
         self.bin, self.runtime, self.nodes = bin_dir, os.path.join(work, "run"), os.path.join(work, "nodes")
         self.attached, self.count = [], 0
-        state = os.path.join(work, "state")
+        self.state = state = os.path.join(work, "state")
         for folder in (self.runtime, state):
             os.mkdir(folder)
             os.chown(folder, DAEMON_UID, DAEMON_UID)
@@ -103,10 +105,21 @@ class Vtpm:
     def create(self):
         return self.ctl("create")
 
-    def attach(self, instance):
+    def create_durable(self):
+        """None where vtpmd makes no durable instances."""
+        try:
+            return self.ctl("create", "--durable", "--name", "durable")
+        except RuntimeError:
+            return None
+
+    def slot_size(self, instance):
+        """What a durable TPM writes at a commit, in bytes."""
+        return os.path.getsize(os.path.join(self.state, "instances", instance, "slot-a"))
+
+    def attach(self, instance, raw=False):
         self.count += 1
         path = os.path.join(self.nodes, str(self.count))
-        self.ctl("attach", instance, "--path", path)
+        self.ctl("attach", instance, "--path", path, *(["--raw"] if raw else []))
         self.attached.append((instance, path))
         return path
 
@@ -316,6 +329,7 @@ def print_tables(result):
     print(f"{'vTPM':58}{memory['vtpm_kb']:10.0f}")
     print(f"{'swtpm':58}{memory['swtpm_kb']:10.0f} ({memory['ratio']:5.1f} x)")
     print(f"{'besides, once: vtpmd':58}{memory['vtpmd_kb']:10.0f}")
+    sharing.print_tables(result["nodes"], result["clients"])
 
 
 def parse_arguments():
@@ -353,7 +367,8 @@ def main():
         vtpm = Vtpm(options.bin_dir, work, processes)
         result = {"latency": bench_latency(options, vtpm, swtpm),
                   "latency_one_cpu": bench_latency_on_one_cpu(options, vtpm, swtpm), "create": bench_create(options, vtpm, swtpm),
-                  "memory": bench_memory(options, vtpm, swtpm)}
+                  "memory": bench_memory(options, vtpm, swtpm), "nodes": sharing.bench_nodes(options, vtpm),
+                  "clients": sharing.bench_clients(options, vtpm, swtpm, wait_for)}
     except BaseException:
         log.seek(0)
         sys.stderr.write("".join(log.readlines()[-30:]))
