@@ -122,7 +122,8 @@ class Parted(Exception):
 
 def realign(step, replicas, replica, response):
     """After a command that only one TPM had room for: away with what it made, and with what it did to sessions."""
-    if response.rc & 0xBF == AUTH_FAIL or response.rc == 0 and step.code == tpm2.CC["EvictControl"]:
+    audited = any(use.attributes & tpm2.AUDIT for use in step.uses)  # a session is an audit session from then on
+    if response.rc & 0xBF == AUTH_FAIL or response.rc == 0 and (audited or step.code == tpm2.CC["EvictControl"]):
         raise Parted("a command for which only one TPM had room changed more than objects and sessions")
     if response.rc != 0:
         return
