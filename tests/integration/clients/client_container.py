@@ -74,9 +74,9 @@ class ClientContainers:
 
 def versions(packages):
     """The clients' versions, as the machine's package database has them."""
-    listed = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *packages], check=False,
-                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    return listed.stdout.split("\n")[:-1]
+    listed = subprocess.run(["dpkg-query", "-W", "-f", "${db:Status-Status} ${Package} ${Version}\n", *packages],
+                            check=False, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return [line.partition(" ")[2] for line in listed.stdout.splitlines() if line.startswith("installed ")]
 
 
 def new_host():

@@ -70,7 +70,10 @@ class Client(unittest.TestCase):
 
 
 def add_tests():
-    for name, path in scripts():
+    found = scripts()
+    if not found:
+        sys.exit(CLIENT + " has no scripts")
+    for name, path in found:
         setattr(Client, "test_" + name, lambda self, path=path: self.run_script(path))
 
 
