@@ -5,6 +5,15 @@
 // Each client has a space of its own: its transient objects under virtual handles, and its sessions. Contexts
 // are swapped lazily: they leave the TPM only when another space needs the room, so that a client that is
 // alone never pays for it. One thread; nothing blocks but the TPM.
+//
+// What a client can tell from the bare TPM, beyond having room for more:
+// - TPM2_GetCapability shows a space its own objects and sessions, but not through an audit or encrypt session:
+//   those get the TPM's own answer, since its response HMAC covers it.
+// - An active session may be taken from its owner when all are in use (SessionWait): it then answers as one that
+//   was flushed.
+// - Where command audit is on for ContextSave, ContextLoad or FlushContext (TPM2_SetCommandCodeAuditStatus),
+//   swaps are in the audit digest too.
+// - An exclusive audit session ends by a command of any client, not only of its own.
 #pragma once
 
 #include <vtpm/space/transmit.h>
