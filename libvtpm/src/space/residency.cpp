@@ -77,9 +77,11 @@ Result<ResponseCode> Residency::bring_in(Object& object) {
 }
 
 Result<ResponseCode> Residency::bring_in_session(std::uint32_t handle) {
-  // Looked up again each time: making room may find that it is gone.
-  for (Session* session; (session = sessions_.find(handle)) != nullptr && session->swapped();) {
-    VTPM_TRY(const Reply reply, tpm_.context_load(std::get<Session::Swapped>(session->place).context));
+  for (;;) {
+    // Looked up again each time: making room may find that it is gone.
+    Session* session = sessions_.find(handle);
+    if (session == nullptr || session->swapped() == nullptr) return ResponseCode::Success;
+    VTPM_TRY(const Reply reply, tpm_.context_load(session->swapped()->bytes));
     ResponseCode code = reply.code;
     if (code == ResponseCode::Success) {
       session->place = Session::Loaded{};
@@ -93,7 +95,6 @@ Result<ResponseCode> Residency::bring_in_session(std::uint32_t handle) {
     }
     if (code != ResponseCode::Success) return code;
   }
-  return ResponseCode::Success;
 }
 
 Result<ResponseCode> Residency::make_object_room() {
@@ -140,7 +141,7 @@ Result<ResponseCode> Residency::save(Session& session) {
   // Nothing has left, but now the next attempt will succeed.
   if (reply.code == ResponseCode::ContextGap) return narrow_gap();
   if (reply.code != ResponseCode::Success) return reply.code;
-  session.place = Session::Swapped{++order_, copy(reply.body)};
+  session.place = Session::Swapped{{++order_, copy(reply.body)}};
   ++swaps_;
   return ResponseCode::Success;
 }
@@ -148,20 +149,18 @@ Result<ResponseCode> Residency::save(Session& session) {
 Result<ResponseCode> Residency::narrow_gap() {
   Session* oldest = nullptr;
   for (auto& [slot, session] : sessions_)
-    if (!session.loaded() && (oldest == nullptr || session.order() < oldest->order())) oldest = &session;
+    if (!session.loaded() && (oldest == nullptr || session.context()->order < oldest->context()->order))
+      oldest = &session;
   if (oldest == nullptr) return ResponseCode::ContextGap;
 
-  Session::Saved* saved = oldest->saved_by_client();
-  auto& context = saved != nullptr ? saved->context : std::get<Session::Swapped>(oldest->place).context;
-  auto& order = saved != nullptr ? saved->order : std::get<Session::Swapped>(oldest->place).order;
-  if (!context.empty()) {
+  Session::Context& context = *oldest->context();
+  if (!context.bytes.empty()) {
     // The TPM keeps a slot free for this: with the gap at its limit it loads the oldest session only.
-    VTPM_TRY(const Reply loaded, tpm_.context_load(context));
+    VTPM_TRY(const Reply loaded, tpm_.context_load(context.bytes));
     if (loaded.code == ResponseCode::Success) {
-      VTPM_TRY(const Reply reply, tpm_.context_save(oldest->handle));
-      if (reply.code == ResponseCode::Success) {
-        context = copy(reply.body);
-        order = ++order_;
+      VTPM_TRY(const Reply saved, tpm_.context_save(oldest->handle));
+      if (saved.code == ResponseCode::Success) {
+        context = {++order_, copy(saved.body)};
         return ResponseCode::Success;
       }
     } else if (!blames_command(loaded.code) && loaded.code != ResponseCode::SessionMemory) {
@@ -220,7 +219,7 @@ Result<> Residency::recheck(Object& object) {
 }
 
 void Residency::saved_by_client(Session& session, BytesView context) {
-  session.place = Session::Saved{++order_, copy(context), copy(context)};
+  session.place = Session::Saved{{++order_, copy(context)}, copy(context)};
 }
 
 Result<std::uint32_t> Residency::absent_object(std::uint32_t handle) {

@@ -11,17 +11,16 @@
 namespace vtpm::space {
 
 struct Session {
-  struct Loaded {};
   // Saved contexts are ordered: the TPM's context counter may not run too far ahead of the oldest.
-  struct Swapped {
+  struct Context {
     std::uint64_t order;
-    Bytes context;
+    Bytes bytes;  // the TPMS_CONTEXT
   };
-  // Saved by its client. The context that the client has goes stale when ours is renewed to narrow the gap;
-  // it then stands for ours when the client loads it. Empty: saved before this resource manager was there.
-  struct Saved {
-    std::uint64_t order;
-    Bytes context;
+  struct Loaded {};
+  struct Swapped : Context {};  // by us
+  // By its client. The context that the client has goes stale when ours is renewed to narrow the gap; it then
+  // stands for ours when the client loads it. Empty: saved before this resource manager was there.
+  struct Saved : Context {
     Bytes given_out;
   };
 
@@ -33,13 +32,12 @@ struct Session {
   std::variant<Loaded, Swapped, Saved> place;
 
   bool loaded() const noexcept { return std::holds_alternative<Loaded>(place); }
-  bool swapped() const noexcept { return std::holds_alternative<Swapped>(place); }
-  Saved* saved_by_client() noexcept { return std::get_if<Saved>(&place); }
+  const Swapped* swapped() const noexcept { return std::get_if<Swapped>(&place); }
   const Saved* saved_by_client() const noexcept { return std::get_if<Saved>(&place); }
-  // Not for a loaded one.
-  std::uint64_t order() const noexcept {
-    const auto* swapped = std::get_if<Swapped>(&place);
-    return swapped != nullptr ? swapped->order : std::get<Saved>(place).order;
+  // nullptr while it is loaded.
+  Context* context() noexcept {
+    if (auto* by_us = std::get_if<Swapped>(&place)) return by_us;
+    return std::get_if<Saved>(&place);
   }
 };
 

@@ -90,9 +90,9 @@ void Execution::exchange_stale_context() {
   if (!is_session(handle)) return;
   const Session* session = state_.sessions.find(handle);
   const auto* saved = session != nullptr ? session->saved_by_client() : nullptr;
-  if (saved == nullptr || saved->context.empty() || !std::ranges::equal(saved->given_out, context)) return;
+  if (saved == nullptr || saved->bytes.empty() || !std::ranges::equal(saved->given_out, context)) return;
   state_.outgoing.resize(command_.parameters_offset());
-  put(state_.outgoing, saved->context);
+  put(state_.outgoing, saved->bytes);
   write_be(state_.outgoing, 2, static_cast<std::uint32_t>(state_.outgoing.size()));
 }
 

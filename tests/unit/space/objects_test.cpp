@@ -83,3 +83,15 @@ TEST_CASE("objects: hash sequences are swapped and go on") {
     CHECK(clients[i].code(wire::sequence_update(sequences[i], "more")) != 0);
   }
 }
+
+TEST_CASE("objects: an event sequence that completes into a PCR is flushed too") {
+  Fixture fixture;
+  Client client(fixture), other(fixture);
+  const std::uint32_t sequence = client.handle(wire::command(0x186, {}, {}, Bytes{0, 0, 0x00, 0x10}));
+  for (int i = 0; i < 3; ++i)
+    (void)other.handle(wire::hash_sequence_start());
+  REQUIRE(client.code(wire::sequence_update(sequence, "event")) == 0);
+  REQUIRE(client.code(wire::command(0x185, {16, sequence}, {{}, {}}, Bytes{0, 0})) == 0);
+  CHECK(client.handles(0x80000000).empty());
+  CHECK(other.handles(0x80000000).size() == 3);
+}
