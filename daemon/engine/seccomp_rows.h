@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 
 #include <array>
 #include <string_view>
@@ -85,6 +86,9 @@ inline constexpr std::array kSyscalls = {
     SyscallRow{SYS_getrandom, kBoth, {}, "the seed of OpenSSL's random generator"},
     SyscallRow{SYS_getpid, kBoth, {}, "OpenSSL notices a fork by it; the log's prefix"},
     SyscallRow{SYS_clock_gettime, kBoth, {}, "the TPM's clock, where the vDSO cannot read the time"},
+    // A look at the clients during a long command (long_command.h).
+    SyscallRow{SYS_setitimer, kBoth, equals(0, ITIMER_REAL), "the timer that interrupts key generation"},
+    SyscallRow{SYS_rt_sigreturn, kBoth, {}, "the return from its handler"},
     // Making engines.
     SyscallRow{SYS_clone, kZygote, equals_but_for(0, kForkFlags, CLONE_NEWPID), "fork of an engine"},
     SyscallRow{SYS_rt_sigprocmask, kZygote, {}, "the child unblocks SIGCHLD"},
