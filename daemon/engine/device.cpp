@@ -27,6 +27,11 @@ Device::Device(Tpm& tpm)
       supervisor_(open_or_end(spaces_, space::Kind::Supervisor)),
       raw_(open_or_end(spaces_, space::Kind::Raw)) {}
 
+void Device::watch(LongCommand::Look look, void* context) noexcept {
+  look_ = look;
+  look_context_ = context;
+}
+
 Result<SpaceId> Device::open(NodeKind kind) {
   if (kind == NodeKind::Managed) return spaces_.open(space::Kind::Managed);
   if (raw_is_open_) return Error(ErrorCode::Busy, "the raw node is open already");
@@ -64,10 +69,17 @@ std::optional<Device::Time> Device::run_one(Time now) {
   return now;
 }
 
+Result<space::Outcome> Device::execute(SpaceId space, const Job& job, Time now) {
+  running_ = job.client;
+  const LongCommand watched(job.command, look_, look_context_);
+  return spaces_.execute(space, tpm::Locality::tenant(), job.command, now);
+}
+
 void Device::run(SpaceId space, Time now) {
   const auto job = jobs_.find(space);
   Client& client = *job->second.client;
-  auto outcome = spaces_.execute(space, tpm::Locality::tenant(), job->second.command, now);
+  auto outcome = execute(space, job->second, now);
+  running_ = nullptr;
   const auto end = FairQueue::Clock::now();
   if (outcome && std::holds_alternative<space::SessionWait>(*outcome)) {
     queue_.postpone(space, std::max(std::get<space::SessionWait>(*outcome).until, end + kLeastWait));

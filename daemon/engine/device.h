@@ -4,6 +4,7 @@
 #pragma once
 
 #include "daemon/engine/fair_queue.h"
+#include "daemon/engine/long_command.h"
 #include "daemon/engine/tpm.h"
 
 #include <vtpm/control/attach.h>
@@ -33,6 +34,8 @@ class Device {
 
   // The TPM is borrowed. Nothing is asked of it before its first power-on.
   explicit Device(Tpm& tpm);
+  // Who looks at the clients while a command runs long.
+  void watch(LongCommand::Look look, void* context) noexcept;
 
   // A client's space. A managed node has a new one for each, at most space::Limits::spaces (Exhausted); the
   // raw nodes have one for all, and one client at a time (Busy).
@@ -49,6 +52,8 @@ class Device {
   // Runs the command whose turn it is, if there is one, and tells its client. When to call again at the
   // latest; nothing: after the next submit().
   std::optional<Time> run_one(Time now);
+  // Whether it is this client's command that runs. Async-signal-safe.
+  bool runs(const Client& client) const noexcept { return running_ == &client; }
   // Whether commands of several clients compete, so that all that have come should be submitted before
   // run_one().
   bool contended(Time now) const { return queue_.contended(now); }
@@ -79,6 +84,7 @@ class Device {
   };
 
   void run(SpaceId space, Time now);
+  Result<space::Outcome> execute(SpaceId space, const Job& job, Time now);
 
   Tpm& tpm_;
   Chip chip_;
@@ -86,6 +92,9 @@ class Device {
   SpaceId supervisor_;
   SpaceId raw_;
   bool raw_is_open_ = false;
+  LongCommand::Look look_ = nullptr;
+  void* look_context_ = nullptr;
+  const Client* running_ = nullptr;
   FairQueue queue_;
   std::map<SpaceId, Job> jobs_;
   std::uint64_t last_file_id_ = 0;

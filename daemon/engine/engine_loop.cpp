@@ -37,7 +37,7 @@ constexpr int kMaxInARow = 64;
 
 class Engine {
  public:
-  explicit Engine(UniqueFd control) : control_(std::move(control)) {}
+  explicit Engine(UniqueFd control) : control_(std::move(control)) { device_.watch(look, this); }
 
   int run();
 
@@ -57,6 +57,8 @@ class Engine {
   bool refuse(std::string_view why);
   void read_requests(FuseMount& mount, bool all);
   void settle(const Node& but);
+  void remove_gone();
+  static bool look(void* engine);
   void power_off();
 
   Answer power_on(ipc::Transfer& request);
@@ -73,6 +75,7 @@ class Engine {
   Device device_{tpm_};
   std::vector<std::unique_ptr<FuseMount>> mounts_;
   HaltPoll halt_poll_;
+  std::unique_ptr<KeptRequests> kept_ = std::make_unique_for_overwrite<KeptRequests>();
   bool was_on_ = false;
   int exit_status_ = 0;
 };
@@ -93,7 +96,7 @@ int Engine::run() {
   std::vector<pollfd> polled;
   std::optional<Device::Time> next_turn;
   for (;;) {
-    std::erase_if(mounts_, [](const auto& mount) { return mount->gone(); });
+    remove_gone();
     polled.assign(1, {control_.get(), POLLIN, 0});
     for (const auto& mount : mounts_)
       polled.push_back({mount->fd(), POLLIN, 0});
@@ -108,10 +111,28 @@ int Engine::run() {
     for (std::size_t i = 1; i < polled.size(); ++i)
       if (polled[i].revents != 0) read_requests(*mounts_[i - 1], all);
     next_turn = device_.run_one(HaltPoll::Clock::now());
+    if (kept_->work_off([](FuseMount& mount, BytesView request) { mount.handle(request); }))
+      next_turn = HaltPoll::Clock::now();
     if (polled[0].revents != 0 && !serve_control()) break;
   }
   power_off();
   return exit_status_;
+}
+
+void Engine::remove_gone() {
+  std::erase_if(mounts_, [](const auto& mount) {
+    if (mount->error() != 0) log_line(std::string("device node: ") + std::strerror(mount->error()));
+    return mount->gone();
+  });
+}
+
+// In a signal handler.
+bool Engine::look(void* engine) {
+  auto& self = *static_cast<Engine*>(engine);
+  bool cancel = false;
+  for (const auto& mount : self.mounts_)
+    cancel |= mount->glance(*self.kept_);
+  return cancel;
 }
 
 void Engine::read_requests(FuseMount& mount, bool all) {

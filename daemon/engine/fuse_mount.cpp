@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/engine/fuse_mount.h"
 
-#include "daemon/engine/log.h"
-
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 
 namespace vtpm::engine {
 
@@ -32,8 +29,26 @@ void FuseMount::send(BytesView frame) {
   }
 }
 
-void FuseMount::lose(int errno_value) {
-  if (errno_value != ENODEV && !gone_) log_line(std::string("device node: ") + std::strerror(errno_value));
+bool FuseMount::glance(KeptRequests& kept) {
+  bool cancel = false;
+  while (!gone_) {
+    const auto room = kept.room();
+    if (room.size() < kFuseBuffer) break;
+    const ssize_t n = ::read(fuse_.get(), room.data(), room.size());
+    if (n < 0 && (errno == EINTR || errno == ENOENT)) continue;
+    if (n < 0) {
+      if (errno != EAGAIN) lose(errno);
+      break;
+    }
+    const auto found = session_.glance(room.first(static_cast<std::size_t>(n)));
+    if (found != FuseSession::Glance::Answered) kept.keep(*this, static_cast<std::size_t>(n));
+    cancel |= found == FuseSession::Glance::Cancel;
+  }
+  return cancel;
+}
+
+void FuseMount::lose(int errno_value) noexcept {
+  if (errno_value != ENODEV) error_ = errno_value;
   gone_ = true;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "daemon/engine/fuse_session.h"
+#include "daemon/engine/kept_requests.h"
 #include "daemon/engine/node.h"
 
 #include <vtpm/os/unique_fd.h>
@@ -19,20 +20,26 @@ class FuseMount final : public FuseChannel {
       : fuse_(std::move(fuse)), node_(device, kind, std::move(settle)), session_(node_, *this) {}
 
   int fd() const noexcept { return fuse_.get(); }
-  // The mount is gone, and with it all that was open.
+  // The mount is gone, and with it all that was open. An error of another kind: its errno.
   bool gone() const noexcept { return gone_; }
+  int error() const noexcept { return error_; }
   const Node& node() const noexcept { return node_; }
 
   // Handles one waiting request. False when there is none.
   bool handle_one();
+  void handle(BytesView request) { session_.handle(request); }
+
+  // Reads what waits into `kept`, in a signal handler while a command runs. Whether to cancel that command.
+  bool glance(KeptRequests& kept);
 
   void send(BytesView frame) override;
 
  private:
-  void lose(int errno_value);
+  void lose(int errno_value) noexcept;
 
   UniqueFd fuse_;
   bool gone_ = false;
+  int error_ = 0;
   Node node_;
   FuseSession session_;
   alignas(8) std::array<std::uint8_t, kFuseBuffer> buffer_{};

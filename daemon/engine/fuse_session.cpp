@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/engine/fuse_session.h"
 
+#include "daemon/engine/fatal.h"
+
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <iterator>
@@ -71,24 +74,51 @@ void FuseSession::handle(BytesView bytes) {
   (this->*row->handler)(request);
 }
 
+// The requests that can be answered in a signal handler are: until the command has run, a poll would
+// otherwise not be a wait that a timeout or a signal ends.
+FuseSession::Glance FuseSession::glance(BytesView bytes) {
+  const auto head = as<fuse_in_header>(bytes);
+  if (!head || head->len != bytes.size()) return Glance::Keep;
+  const Request request{*head, bytes.subspan(sizeof *head)};
+  switch (head->opcode) {
+    case FUSE_POLL:
+      poll(request);
+      return Glance::Answered;
+    case FUSE_READ: {
+      const auto in = as<fuse_read_in>(request.body);
+      if (!in || !file_.busy(in->fh)) return Glance::Keep;
+      read(request);  // which waits now, or is told to come again
+      return Glance::Answered;
+    }
+    case FUSE_RELEASE: {
+      const auto in = as<fuse_release_in>(request.body);
+      return in && file_.cancels(in->fh, 0) ? Glance::Cancel : Glance::Keep;
+    }
+    case FUSE_INTERRUPT: {
+      const auto in = as<fuse_interrupt_in>(request.body);
+      return in && file_.cancels(0, in->unique) ? Glance::Cancel : Glance::Keep;
+    }
+    default:
+      return Glance::Keep;
+  }
+}
+
 void FuseSession::reply(std::uint64_t unique, int error, BytesView body) {
-  if (error != 0) body = {};
-  const fuse_out_header head{static_cast<std::uint32_t>(sizeof(fuse_out_header) + body.size()), -error,
-                             unique};
-  Bytes frame;
-  frame.reserve(head.len);
-  put(frame, bytes_of(head));
-  put(frame, body);
-  channel_.send(frame);
+  send(-error, unique, error != 0 ? BytesView() : body);
 }
 
 void FuseSession::notify(fuse_notify_code code, BytesView body) {
-  const fuse_out_header head{static_cast<std::uint32_t>(sizeof(fuse_out_header) + body.size()), code, 0};
-  Bytes frame;
-  frame.reserve(head.len);
-  put(frame, bytes_of(head));
-  put(frame, body);
-  channel_.send(frame);
+  send(code, 0, body);
+}
+
+// Without an allocation: a signal handler may be the caller.
+void FuseSession::send(std::int32_t error, std::uint64_t unique, BytesView body) {
+  std::array<std::uint8_t, sizeof(fuse_out_header) + kMaxRead> frame;
+  if (body.size() > kMaxRead) fatal("a reply to the kernel that is too long");
+  const fuse_out_header head{static_cast<std::uint32_t>(sizeof head + body.size()), error, unique};
+  std::memcpy(frame.data(), &head, sizeof head);
+  if (!body.empty()) std::memcpy(frame.data() + sizeof head, body.data(), body.size());
+  channel_.send({frame.data(), head.len});
 }
 
 void FuseSession::init(const Request& request) {
@@ -176,25 +206,21 @@ void FuseSession::release(const Request& request) {
   const auto in = as<fuse_release_in>(request.body);
   if (!in) return reply(request.head.unique, EINVAL);
   file_.release(in->fh);
-  pollers_.erase(in->fh);
   reply(request.head.unique, 0);
 }
 
 void FuseSession::poll(const Request& request) {
   const auto in = as<fuse_poll_in>(request.body);
   if (!in) return reply(request.head.unique, EINVAL);
-  const fuse_poll_out out{file_.poll(in->fh), 0};
-  // Who finds what it wants does not wait, whatever the kernel offers.
-  if ((in->flags & FUSE_POLL_SCHEDULE_NOTIFY) != 0 && (out.revents & (in->events | POLLERR)) == 0)
-    pollers_[in->fh] = in->kh;
+  FusePoll asked{in->fh, in->events, {}};
+  if ((in->flags & FUSE_POLL_SCHEDULE_NOTIFY) != 0) asked.waiter = in->kh;
+  const fuse_poll_out out{file_.poll(asked), 0};
   reply(request.head.unique, 0, bytes_of(out));
 }
 
-// Has the kernel ask again: no state is compared.
-void FuseSession::changed(std::uint64_t file) {
-  const auto waits = pollers_.extract(file);
-  if (waits.empty()) return;
-  const fuse_notify_poll_wakeup_out out{waits.mapped()};
+// Has the kernel ask again.
+void FuseSession::wake(std::uint64_t waiter) {
+  const fuse_notify_poll_wakeup_out out{waiter};
   notify(FUSE_NOTIFY_POLL, bytes_of(out));
 }
 

@@ -8,7 +8,7 @@
 
 #include <linux/fuse.h>
 
-#include <map>
+#include <optional>
 
 namespace vtpm::engine {
 
@@ -38,6 +38,12 @@ struct FuseRead {
   std::uint32_t size;  // at most so many bytes
 };
 
+struct FusePoll {
+  std::uint64_t file;
+  std::uint32_t events;                 // that are waited for
+  std::optional<std::uint64_t> waiter;  // whom to wake when there are none of them now
+};
+
 // What a file tells of its own accord.
 class FuseReplies {
  public:
@@ -45,8 +51,8 @@ class FuseReplies {
   // Answers a request that was kLater: errno or 0, and the bytes that were written or read.
   virtual void write_done(std::uint64_t unique, int error, std::uint32_t size) = 0;
   virtual void read_done(std::uint64_t unique, int error, BytesView data) = 0;
-  // What poll() returns may have changed. Once too often is harmless, once too little is a hang.
-  virtual void changed(std::uint64_t file) = 0;
+  // What poll() returned may have changed. Once too often is harmless, once too little is a hang.
+  virtual void wake(std::uint64_t waiter) = 0;
 };
 
 // Instead of an errno: the request is answered later, through FuseReplies.
@@ -61,11 +67,16 @@ class FuseFile {
   virtual int open(std::uint64_t& file) = 0;
   virtual void release(std::uint64_t file) = 0;
   virtual int write(const FuseWrite& request) = 0;
+  // Async-signal-safe while the file is busy().
   virtual int read(const FuseRead& request, Bytes& out) = 0;
-  // POLLIN, POLLOUT, ... as they are now.
-  virtual std::uint32_t poll(std::uint64_t file) = 0;
+  // POLLIN, POLLOUT, ... as they are now. Async-signal-safe, as are the two below.
+  virtual std::uint32_t poll(const FusePoll& request) = 0;
   // Who waits for this request has got a signal. The request may have been answered already.
   virtual void interrupt(std::uint64_t unique) = 0;
+  // Whether the file's command runs, or waits to.
+  virtual bool busy(std::uint64_t file) const = 0;
+  // Whether the end of this open file, or an interrupt of this request, is one of the command that runs.
+  virtual bool cancels(std::uint64_t file, std::uint64_t unique) const = 0;
 };
 
 // Where replies and notifications go: each to the kernel in one write(2).
@@ -84,6 +95,14 @@ class FuseSession final : private FuseReplies {
 
   // Handles one request as read from /dev/fuse. What is not a request is ignored.
   void handle(BytesView request);
+
+  // In a signal handler, while a command runs: what to do with a request. Async-signal-safe.
+  enum class Glance {
+    Answered,
+    Keep,    // for handle(), when the command has run
+    Cancel,  // likewise, and cancel the command
+  };
+  Glance glance(BytesView request);
 
  private:
   struct Request;
@@ -104,18 +123,17 @@ class FuseSession final : private FuseReplies {
 
   void write_done(std::uint64_t unique, int error, std::uint32_t size) override;
   void read_done(std::uint64_t unique, int error, BytesView data) override;
-  void changed(std::uint64_t file) override;
+  void wake(std::uint64_t waiter) override;
 
   void reply(std::uint64_t unique, int error, BytesView body = {});
   void notify(fuse_notify_code code, BytesView body);
+  void send(std::int32_t error, std::uint64_t unique, BytesView body);
   void tell_size();
 
   FuseFile& file_;
   FuseChannel& channel_;
   // Whether the kernel runs writes side by side. A session that another process opened: no, to be safe.
   bool parallel_ = false;
-  // Open files that a poll waits for, and the kernel's handles of them.
-  std::map<std::uint64_t, std::uint64_t> pollers_;
 };
 
 }  // namespace vtpm::engine

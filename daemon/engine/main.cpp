@@ -5,6 +5,7 @@
 #include "daemon/engine/fatal.h"
 #include "daemon/engine/jail.h"
 #include "daemon/engine/keeper.h"
+#include "daemon/engine/long_command.h"
 #include "daemon/engine/preload.h"
 #include "daemon/engine/zygote_server.h"
 
@@ -45,6 +46,7 @@ Result<UniqueFd> watch_children() {
 
 Result<int> run() {
   ignore_signals();
+  VTPM_TRY_VOID(LongCommand::install_handler());
   VTPM_TRY_VOID(preload_crypto());
   VTPM_TRY(UniqueFd children, watch_children());
   VTPM_TRY(const SyscallFilter engine_filter, SyscallFilter::compile(Role::Engine));

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/engine/node.h"
 
+#include "daemon/engine/tpm_commands.h"
+
 #include <poll.h>
 
 #include <algorithm>
@@ -11,9 +13,20 @@ namespace vtpm::engine {
 namespace {
 
 // Threads and processes that share an open file and wait in read(2).
-constexpr std::size_t kMaxReaders = 64;
+constexpr std::size_t kMaxReaders = 8;
+// A client whose signals come faster than its command ends, and that writes it again after each, gets it done
+// at last.
+constexpr unsigned kMaxCancelled = 3;
+
+bool is_cancelled(BytesView response) {
+  return response_code(response) == static_cast<std::uint32_t>(tpm::ResponseCode::Canceled);
+}
 
 }  // namespace
+
+OpenFile::OpenFile(Node& node, SpaceId space) : node_(node), space_(space) {
+  readers_.reserve(kMaxReaders);  // a signal handler adds to them
+}
 
 int OpenFile::write(const FuseWrite& request) {
   if (busy_) return EBUSY;
@@ -27,7 +40,7 @@ int OpenFile::write(const FuseWrite& request) {
   next_offset_ = request.offset + request.data.size();
   const auto check = tpm::check_command(request.data);
   if (check.code != tpm::ResponseCode::Success) {
-    finish(tpm::error_response(check.code), false);
+    finish(tpm::error_response(check.code), 0);
     return 0;
   }
   response_.clear();
@@ -47,15 +60,36 @@ int OpenFile::read(const FuseRead& request, Bytes& out) {
     readers_.push_back({request.unique, request.size});
     return kLater;
   }
-  if (std::exchange(failed_, false)) return EIO;
-  out = take(request.size);
-  return 0;
+  const bool failed = std::exchange(failed_, false);
+  if (!failed) out = take(request.size);
+  wake_poller();
+  return failed ? EIO : 0;
 }
 
-std::uint32_t OpenFile::poll() const noexcept {
+std::uint32_t OpenFile::events() const noexcept {
   if (failed_) return POLLERR | POLLIN | POLLRDNORM;
   if (readable()) return POLLIN | POLLRDNORM;
   return busy_ ? 0 : POLLOUT | POLLWRNORM;
+}
+
+// Who finds what it wants does not wait, whatever the kernel offers.
+std::uint32_t OpenFile::poll(const FusePoll& request) noexcept {
+  const auto now = events();
+  if (request.waiter && (now & (request.events | POLLERR)) == 0) poller_ = request.waiter;
+  return now;
+}
+
+void OpenFile::wake_poller() {
+  if (poller_) node_.replies().wake(*std::exchange(poller_, std::nullopt));
+}
+
+bool OpenFile::cancels(std::uint64_t unique) const noexcept {
+  if (!node_.device().runs(*this)) return false;
+  if (unique == 0) return true;
+  if (cancelled_ >= kMaxCancelled) return false;
+  if (writer_ && writer_->unique == unique) return true;
+  return std::any_of(readers_.begin(), readers_.end(),
+                     [=](const Reader& reader) { return reader.unique == unique; });
 }
 
 bool OpenFile::interrupt(std::uint64_t unique) {
@@ -66,7 +100,7 @@ bool OpenFile::interrupt(std::uint64_t unique) {
     node_.replies().write_done(writer_->unique, EINTR, 0);
     writer_.reset();
     answer_readers();
-    node_.replies().changed(id_);
+    wake_poller();
     return true;
   }
   const auto reader =
@@ -77,27 +111,32 @@ bool OpenFile::interrupt(std::uint64_t unique) {
   return true;
 }
 
+// A write(2) whose command was cancelled has not happened: EINTR, and no response.
 void OpenFile::answered(Bytes response) {
-  finish(std::move(response), false);
+  const bool cancelled = is_cancelled(response);
+  cancelled_ = cancelled ? cancelled_ + 1 : 0;
+  if (cancelled && writer_)
+    finish({}, EINTR);
+  else
+    finish(std::move(response), 0);
 }
 
 void OpenFile::failed() {
-  finish({}, true);
+  finish({}, EIO);
 }
 
-void OpenFile::finish(Bytes response, bool failed) {
+void OpenFile::finish(Bytes response, int error) {
   busy_ = false;
   response_ = std::move(response);
   taken_ = 0;
   if (writer_) {
-    const int error = failed ? EIO : 0;
-    node_.replies().write_done(writer_->unique, error, static_cast<std::uint32_t>(writer_->size));
+    node_.replies().write_done(writer_->unique, error, writer_->size);
     writer_.reset();
   } else {
-    failed_ = failed;
+    failed_ = error != 0;
   }
   answer_readers();
-  node_.replies().changed(id_);
+  wake_poller();
 }
 
 Bytes OpenFile::take(std::uint32_t size) {
@@ -109,15 +148,21 @@ Bytes OpenFile::take(std::uint32_t size) {
 
 // The first gets the response, the others what it leaves.
 void OpenFile::answer_readers() {
-  for (const auto& reader : std::exchange(readers_, {})) {
+  for (const auto& reader : readers_) {
     const int error = std::exchange(failed_, false) ? EIO : 0;
     node_.replies().read_done(reader.unique, error, take(reader.size));
   }
+  readers_.clear();  // its memory stays
 }
 
 Node::~Node() {
   for (const auto& [id, file] : files_)
     device_.close(file.space());
+}
+
+const OpenFile* Node::find(std::uint64_t file) const noexcept {
+  const auto found = files_.find(file);
+  return found == files_.end() ? nullptr : &found->second;
 }
 
 OpenFile* Node::find(std::uint64_t file) noexcept {
@@ -133,7 +178,7 @@ int Node::open(std::uint64_t& file) {
   }
   if (!space) return EBUSY;
   file = device_.new_file_id();
-  files_.try_emplace(file, *this, file, *space);
+  files_.try_emplace(file, *this, *space);
   return 0;
 }
 
@@ -151,15 +196,26 @@ int Node::write(const FuseWrite& request) {
 
 int Node::read(const FuseRead& request, Bytes& out) {
   auto* open = find(request.file);
-  if (open == nullptr) return EIO;
-  const int error = open->read(request, out);
-  if (error != kLater) replies_->changed(request.file);
-  return error;
+  return open == nullptr ? EIO : open->read(request, out);
 }
 
-std::uint32_t Node::poll(std::uint64_t file) {
+std::uint32_t Node::poll(const FusePoll& request) {
+  auto* open = find(request.file);
+  return open == nullptr ? POLLERR : open->poll(request);
+}
+
+bool Node::busy(std::uint64_t file) const {
   const auto* open = find(file);
-  return open == nullptr ? POLLERR : open->poll();
+  return open != nullptr && open->busy();
+}
+
+bool Node::cancels(std::uint64_t file, std::uint64_t unique) const {
+  if (file != 0) {
+    const auto* open = find(file);
+    return open != nullptr && open->cancels(0);
+  }
+  return std::any_of(files_.begin(), files_.end(),
+                     [=](const auto& item) { return item.second.cancels(unique); });
 }
 
 void Node::interrupt(std::uint64_t unique) {

@@ -18,11 +18,14 @@ class Node;
 // One open file.
 class OpenFile final : public Client {
  public:
-  OpenFile(Node& node, std::uint64_t id, SpaceId space) noexcept : node_(node), id_(id), space_(space) {}
+  OpenFile(Node& node, SpaceId space);
 
   int write(const FuseWrite& request);
   int read(const FuseRead& request, Bytes& out);
-  std::uint32_t poll() const noexcept;
+  std::uint32_t poll(const FusePoll& request) noexcept;
+  bool busy() const noexcept { return busy_; }
+  // Whether an interrupt of this request, or the file's end (0), is one of its command that runs.
+  bool cancels(std::uint64_t unique) const noexcept;
   // Gives up what the interrupted request waits for. Whether it was this file's.
   bool interrupt(std::uint64_t unique);
   SpaceId space() const noexcept { return space_; }
@@ -36,14 +39,15 @@ class OpenFile final : public Client {
     std::uint32_t size;
   };
 
+  std::uint32_t events() const noexcept;
+  void wake_poller();
   bool unread() const noexcept { return !response_.empty() && taken_ == 0; }
   bool readable() const noexcept { return failed_ || taken_ < response_.size(); }
-  void finish(Bytes response, bool failed);
+  void finish(Bytes response, int error);
   Bytes take(std::uint32_t size);
   void answer_readers();
 
   Node& node_;
-  const std::uint64_t id_;
   const SpaceId space_;
   bool busy_ = false;    // its command waits or runs
   bool failed_ = false;  // its command failed, which the next read is told
@@ -52,6 +56,8 @@ class OpenFile final : public Client {
   std::uint64_t next_offset_ = 0;    // where the next part of the same write(2) would be
   std::optional<FuseWrite> writer_;  // whose write(2) waits for the command to have run; without its data
   std::vector<Reader> readers_;      // whose read(2) waits for the response
+  std::optional<std::uint64_t> poller_;
+  unsigned cancelled_ = 0;  // commands in a row
 };
 
 class Node final : public FuseFile {
@@ -71,8 +77,10 @@ class Node final : public FuseFile {
   void release(std::uint64_t file) override;
   int write(const FuseWrite& request) override;
   int read(const FuseRead& request, Bytes& out) override;
-  std::uint32_t poll(std::uint64_t file) override;
+  std::uint32_t poll(const FusePoll& request) override;
   void interrupt(std::uint64_t unique) override;
+  bool busy(std::uint64_t file) const override;
+  bool cancels(std::uint64_t file, std::uint64_t unique) const override;
 
   Device& device() noexcept { return device_; }
   FuseReplies& replies() noexcept { return *replies_; }
@@ -81,6 +89,7 @@ class Node final : public FuseFile {
 
  private:
   OpenFile* find(std::uint64_t file) noexcept;
+  const OpenFile* find(std::uint64_t file) const noexcept;
 
   Device& device_;
   const NodeKind kind_;

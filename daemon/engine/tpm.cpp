@@ -336,6 +336,10 @@ BytesView Tpm::permanent_state() const noexcept {
   return store().blobs[0];
 }
 
+void Tpm::cancel() noexcept {
+  (void)TPMLIB_CancelCommand();
+}
+
 void Tpm::power_off() noexcept {
   if (!powered_) return;
   TPMLIB_Terminate();

@@ -49,6 +49,8 @@ class Tpm {
   // Runs one command at a locality. The response is valid until the next call. libtpms' own failure, not a
   // response code: Internal.
   Result<BytesView> process(tpm::Locality locality, BytesView command);
+  // Has the command that runs end with TPM_RC_CANCELED, if it can. Async-signal-safe: it sets a flag.
+  static void cancel() noexcept;
   // TPM_IO_Hash_Start, Data, End at locality 4: the DRTM sequence (after TPM2_Startup).
   Result<> hash_sequence(BytesView data);
   // The permanent state blob as libtpms stored it last.

@@ -7,9 +7,12 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 namespace {
 
@@ -27,7 +30,7 @@ class File final : public FuseFile {
   void release(std::uint64_t) override {}
   int write(const FuseWrite& request) override {
     if (request.size != request.data.size()) std::abort();
-    replies_->changed(request.file);
+    if (request.file < pollers_.size()) wake(request.file);
     if (!request.wait || request.unique % 2 == 0) return 0;
     writes_.push_back(request);
     return kLater;
@@ -41,7 +44,14 @@ class File final : public FuseFile {
     out.assign(request.size, 0);
     return request.unique % 3 == 0 ? EAGAIN : 0;
   }
-  std::uint32_t poll(std::uint64_t file) override { return file % 2 == 0 ? POLLIN : 0; }
+  std::uint32_t poll(const FusePoll& request) override {
+    if (request.file < pollers_.size() && request.waiter) pollers_[request.file] = *request.waiter;
+    return request.file % 2 == 0 ? POLLIN : 0;
+  }
+  bool busy(std::uint64_t file) const override { return file == 1; }
+  bool cancels(std::uint64_t file, std::uint64_t unique) const override {
+    return file == 1 || unique % 5 == 0;
+  }
   void interrupt(std::uint64_t unique) override {
     std::erase_if(writes_, [&](const FuseWrite& request) {
       if (request.unique == unique) replies_->write_done(unique, EINTR, 0);
@@ -54,13 +64,18 @@ class File final : public FuseFile {
       replies_->write_done(request.unique, 0, request.size);
     for (const auto& request : reads_)
       replies_->read_done(request.unique, 0, Bytes(request.size));
-    for (std::uint64_t file = 1; file <= last_; ++file)
-      replies_->changed(file);
+    for (std::size_t file = 0; file < pollers_.size(); ++file)
+      wake(file);
   }
 
  private:
+  void wake(std::size_t file) {
+    if (pollers_[file] != 0) replies_->wake(std::exchange(pollers_[file], 0));
+  }
+
   FuseReplies* replies_ = nullptr;
   std::uint64_t last_ = 0;
+  std::array<std::uint64_t, 9> pollers_{};
   std::vector<FuseWrite> writes_;
   std::vector<FuseRead> reads_;
 };
@@ -88,7 +103,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   BytesView rest(bytes, size);
   while (rest.size() >= 2) {
     const std::size_t length = std::min<std::size_t>(get_be<std::uint16_t>(rest), rest.size() - 2);
-    session.handle(rest.subspan(2, length));
+    const auto request = rest.subspan(2, length);
+    // Every third as if a command ran.
+    if (length % 3 != 0 || session.glance(request) != FuseSession::Glance::Answered) session.handle(request);
     rest = rest.subspan(2 + length);
   }
   file.finish();

@@ -106,6 +106,21 @@ inline Bytes create_primary(u32 hierarchy) {
   parameters.add(u16{0}).add(u32{0});  // outsideInfo, creationPCR
   return authorized(0x131, hierarchy, parameters);
 }
+// Likewise RSA of so many bits, made from `unique`: each other one is another key, and takes long.
+inline Bytes create_rsa_primary(u32 hierarchy, u16 bits, u32 unique) {
+  Writer area;
+  area.add(u16{0x0001}).add(u16{0x000b}).add(u32{0x00030072}).add(u16{0});
+  area.add(u16{0x0006}).add(u16{128}).add(u16{0x0043}).add(u16{0x0010}).add(bits).add(u32{0});
+  Bytes seed(bits / 8U);
+  for (std::size_t i = 0; i < 4; ++i)
+    seed[i] = static_cast<u8>(unique >> (8 * i));
+  area.add(static_cast<u16>(seed.size())).add(BytesView(seed));
+  Writer parameters;
+  parameters.add(u16{4}).add(u16{0}).add(u16{0});
+  parameters.add(static_cast<u16>(area.size())).add(area);
+  parameters.add(u16{0}).add(u32{0});
+  return authorized(0x131, hierarchy, parameters);
+}
 inline constexpr u32 kEndorsement = 0x4000000b;
 inline constexpr u32 kOwner = 0x40000001;
 

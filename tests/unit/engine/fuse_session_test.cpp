@@ -9,6 +9,8 @@
 
 #include <cerrno>
 #include <cstring>
+#include <optional>
+#include <utility>
 
 using namespace vtpm;
 using namespace vtpm::engine;
@@ -29,7 +31,7 @@ class OneFile final : public FuseFile {
     last_write = request;
     written.assign(request.data.begin(), request.data.end());
     if (later && request.wait) return kLater;
-    replies->changed(42);
+    if (poller) replies->wake(*std::exchange(poller, std::nullopt));
     return 0;
   }
   int read(const FuseRead& request, Bytes& out) override {
@@ -39,10 +41,20 @@ class OneFile final : public FuseFile {
     written.clear();
     return 0;
   }
-  std::uint32_t poll(std::uint64_t) override { return written.empty() ? POLLOUT : POLLIN; }
+  std::uint32_t poll(const FusePoll& request) override {
+    const auto events = written.empty() ? POLLOUT : POLLIN;
+    if ((request.events & events) == 0) poller = request.waiter;
+    return events;
+  }
+  bool busy(std::uint64_t file) const override { return file == running; }
+  bool cancels(std::uint64_t file, std::uint64_t unique) const override {
+    return file == 0 ? unique == running : file == running;
+  }
   void interrupt(std::uint64_t unique) override { interrupted = unique; }
 
   FuseReplies* replies = nullptr;
+  std::optional<std::uint64_t> poller;
+  std::uint64_t running = 1;
   bool later = false;
   int open_error = 0;
   std::uint64_t released = 0;
@@ -312,6 +324,41 @@ TEST_CASE("FUSE poll: who waits is woken by a change, once") {
   CHECK(kh == 7);
   CHECK(as<fuse_poll_out>(kernel.reply(FUSE_POLL, poll_request(0)).second).revents == POLLIN);
   CHECK(kernel.ask(FUSE_WRITE, write_request(1, Bytes{9})).size() == 1);
+}
+
+TEST_CASE(
+    "FUSE during a command: polls and reads are answered, a close and an interrupt cancel what is theirs") {
+  Kernel kernel;
+  kernel.file.running = 42;
+  const auto glance = [&](std::uint32_t opcode, const Bytes& body) {
+    fuse_in_header head{};
+    head.len = static_cast<std::uint32_t>(sizeof head + body.size());
+    head.opcode = opcode;
+    head.unique = 9;
+    Bytes request = bytes_of(head);
+    put(request, body);
+    return kernel.session.glance(request);
+  };
+  using Glance = FuseSession::Glance;
+  CHECK(glance(FUSE_POLL, poll_request(FUSE_POLL_SCHEDULE_NOTIFY)) == Glance::Answered);
+  fuse_read_in read{};
+  read.fh = 42;
+  CHECK(glance(FUSE_READ, bytes_of(read)) == Glance::Answered);
+  CHECK(kernel.sent.frames.size() == 2);
+  read.fh = 43;
+  CHECK(glance(FUSE_READ, bytes_of(read)) == Glance::Keep);
+  CHECK(glance(FUSE_WRITE, write_request(1, Bytes{1})) == Glance::Keep);
+  fuse_release_in release{};
+  release.fh = 42;
+  CHECK(glance(FUSE_RELEASE, bytes_of(release)) == Glance::Cancel);
+  release.fh = 43;
+  CHECK(glance(FUSE_RELEASE, bytes_of(release)) == Glance::Keep);
+  fuse_interrupt_in interrupt{42};
+  CHECK(glance(FUSE_INTERRUPT, bytes_of(interrupt)) == Glance::Cancel);
+  interrupt.unique = 43;
+  CHECK(glance(FUSE_INTERRUPT, bytes_of(interrupt)) == Glance::Keep);
+  CHECK(kernel.session.glance(Bytes(3)) == Glance::Keep);
+  CHECK(kernel.sent.frames.size() == 2);
 }
 
 TEST_CASE("FUSE release: the file is told") {

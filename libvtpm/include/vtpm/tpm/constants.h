@@ -27,6 +27,7 @@ enum class ResponseCode : std::uint32_t {
   ObjectMemory = 0x902,
   SessionMemory = 0x903,
   SessionHandles = 0x905,
+  Canceled = 0x909,
   ReferenceH0 = 0x910,
   Retry = 0x922,
   NvUnavailable = 0x923,
