@@ -35,7 +35,8 @@ const std::vector<Command>& commands() {
   static const std::vector<Command> all = {
       {"GetRandom(32)", 1, [](Target& t) { return t.get_random(), ESYS_TR_NONE; }},
       {"PCR_Extend", 1, [](Target& t) { return t.pcr_extend(), ESYS_TR_NONE; }},
-      {"NV_Write(32)", 5, [](Target& t) { return t.nv_write(), ESYS_TR_NONE; }},
+      {"bare_GetRandom(32)", 1, [](Target& t) { return t.get_random_bare(), ESYS_TR_NONE; }},
+      {"bare_NV_Write(32)", 5, [](Target& t) { return t.nv_write(), ESYS_TR_NONE; }},
       {"Quote_P-256", 10, [](Target& t) { return t.quote(), ESYS_TR_NONE; }},
       {"CreatePrimary_P-256", 50, [](Target& t) { return t.create_primary(false); }},
   };

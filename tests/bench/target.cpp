@@ -6,9 +6,10 @@
 #include <tss2/tss2_rc.h>
 #include <tss2/tss2_tctildr.h>
 
-#include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <string_view>
 
@@ -16,7 +17,8 @@ namespace {
 
 constexpr std::string_view kStream = "stream:";
 constexpr TPM2_HANDLE kIndex = 0x01000010;
-constexpr UINT16 kWritten = 32;  // bytes of an NV_Write
+constexpr std::uint8_t kWritten = 32;   // bytes of an NV_Write
+constexpr std::size_t kWrittenAt = 33;  // where they are in the command
 
 struct FreeEsys {
   void operator()(void* memory) const { Esys_Free(memory); }
@@ -122,11 +124,29 @@ void Target::define_index() {
 
 void Target::nv_write() {
   if (index_ == ESYS_TR_NONE) define_index();
-  TPM2B_MAX_NV_BUFFER data{};
-  data.size = kWritten;
-  data.buffer[0] = ++written_;
-  must(Esys_NV_Write(esys_, ESYS_TR_RH_OWNER, index_, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, &data, 0),
-       name_ + ": NV_Write");
+  // TPM2_NV_Write by the owner, who has no auth value, at offset 0.
+  std::array<std::uint8_t, 67> command = {0x80, 0x02, 0,    0,    0, 67, 0,    0, 0x01, 0x37, 0x40,
+                                          0,    0,    0x01, 0x01, 0, 0,  0x10, 0, 0,    0,    9,
+                                          0x40, 0,    0,    9,    0, 0,  0x01, 0, 0,    0,    kWritten};
+  ++written_;
+  std::memcpy(command.data() + kWrittenAt, &written_, sizeof written_);
+  bare(command.data(), command.size(), name_ + ": NV_Write");
+}
+
+void Target::get_random_bare() {
+  static constexpr std::array<std::uint8_t, 12> kCommand = {0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x7b, 0, 32};
+  bare(kCommand.data(), kCommand.size(), name_ + ": GetRandom");
+}
+
+void Target::bare(const std::uint8_t* command, std::size_t size, const std::string& what) {
+  std::array<std::uint8_t, 4096> response;
+  std::size_t got = response.size();
+  const auto* tcti = reinterpret_cast<TSS2_TCTI_CONTEXT_COMMON_V1*>(tcti_);
+  must(tcti->transmit(tcti_, size, command), what);
+  must(tcti->receive(tcti_, &got, response.data(), TSS2_TCTI_TIMEOUT_BLOCK), what);
+  const bool success =
+      got >= 10 && response[6] == 0 && response[7] == 0 && response[8] == 0 && response[9] == 0;
+  must(success ? TSS2_RC_SUCCESS : TPM2_RC_FAILURE, what);
 }
 
 ESYS_TR Target::create_primary(bool signing) {
