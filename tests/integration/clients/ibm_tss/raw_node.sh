@@ -5,8 +5,11 @@
 # Sessions go from program to program, so their state is in files as it is.
 export TPM_INTERFACE_TYPE=dev TPM_DATA_DIR=$work TPM_ENCRYPT_SESSIONS=0
 handles() { tssgetcapability -cap 1 -pr "$1" | sed -n 's/^\t//p' | xargs; }
-# Sessions have the TPM's own numbers: others may have some at the managed node.
-start() { tssstartauthsession "$@" | sed -n 's/^Handle //p'; }
+# made COMMAND...: the handle that it prints. Handles are the TPM's own: others may have some by the managed node.
+made() {
+  "$@" >made.out
+  sed -n 's/^\(Handle\|hashsequencestart: handle\) //p' made.out | grep '^[08]'
+}
 
 echo "a message" >message
 tssgetrandom -by 16 >random
@@ -14,27 +17,27 @@ said "propert" tssgetcapability -cap 6 -pc 40
 [ "$(handles 80000000)" = "" ]
 
 # Keys: they are there for the next program.
-said "80000000" tsscreateprimary -hi o -ecc nistp256 -pwdk parent
-[ "$(handles 80000000)" = 80000000 ]
-tsscreate -hp 80000000 -pwdp parent -si -ecc nistp256 -kt f -kt p -pwdk secret -opu key.pub -opr key.priv
-said "80000001" tssload -hp 80000000 -pwdp parent -ipu key.pub -ipr key.priv
-tsssign -hk 80000001 -halg sha256 -ecc -pwdk secret -if message -os signature
-tssverifysignature -hk 80000001 -halg sha256 -ecc -if message -is signature
-tssreadpublic -ho 80000001 -opem key.pem >public
-refused "TPM_RC" tsssign -hk 80000001 -halg sha256 -ecc -pwdk wrong -if message -os other
-tsscreate -hp 80000000 -pwdp parent -si -rsa -kt f -kt p -opu rsa.pub -opr rsa.priv
-said "80000002" tssload -hp 80000000 -pwdp parent -ipu rsa.pub -ipr rsa.priv
-tsssign -hk 80000002 -halg sha256 -if message -os signature
-tssverifysignature -hk 80000002 -halg sha256 -if message -is signature
+parent=$(made tsscreateprimary -hi o -ecc nistp256 -pwdk parent)
+[ "$(handles 80000000)" = "$parent" ]
+tsscreate -hp $parent -pwdp parent -si -ecc nistp256 -kt f -kt p -pwdk secret -opu key.pub -opr key.priv
+key=$(made tssload -hp $parent -pwdp parent -ipu key.pub -ipr key.priv)
+tsssign -hk $key -halg sha256 -ecc -pwdk secret -if message -os signature
+tssverifysignature -hk $key -halg sha256 -ecc -if message -is signature
+tssreadpublic -ho $key -opem key.pem >public
+refused "TPM_RC" tsssign -hk $key -halg sha256 -ecc -pwdk wrong -if message -os other
+tsscreate -hp $parent -pwdp parent -si -rsa -kt f -kt p -opu rsa.pub -opr rsa.priv
+rsa=$(made tssload -hp $parent -pwdp parent -ipu rsa.pub -ipr rsa.priv)
+tsssign -hk $rsa -halg sha256 -if message -os signature
+tssverifysignature -hk $rsa -halg sha256 -if message -is signature
 # The raw node is the TPM itself: three objects fit, a fourth does not.
-refused "TPM_RC_OBJECT_MEMORY" tssload -hp 80000000 -pwdp parent -ipu rsa.pub -ipr rsa.priv
+refused "TPM_RC_OBJECT_MEMORY" tssload -hp $parent -pwdp parent -ipu rsa.pub -ipr rsa.priv
 
 # Contexts.
-tsscontextsave -ha 80000002 -of rsa.context
-tssflushcontext -ha 80000002
-said "8000000" tsscontextload -if rsa.context
-tsssign -hk 80000002 -halg sha256 -if message -os signature
-tssflushcontext -ha 80000002
+tsscontextsave -ha $rsa -of rsa.context
+tssflushcontext -ha $rsa
+rsa=$(made tsscontextload -if rsa.context)
+tsssign -hk $rsa -halg sha256 -if message -os signature
+tssflushcontext -ha $rsa
 
 # NV.
 tssnvdefinespace -ha 01500001 -hi o -sz 32 -pwdn index
@@ -47,46 +50,46 @@ tssnvreadpublic -ha 01500001 >public
 tssnvundefinespace -ha 01500001 -hi o
 
 # Policies, in sessions that stay loaded between programs.
-session=$(start -se t)
+session=$(made tssstartauthsession -se t)
 tsspolicypcr -ha $session -bm 100
 tsspolicygetdigest -ha $session -of policy
 tssflushcontext -ha $session
-tsscreate -hp 80000000 -pwdp parent -bl -if message -kt f -kt p -uwa -pol policy -opu sealed.pub -opr sealed.priv
-said "80000002" tssload -hp 80000000 -pwdp parent -ipu sealed.pub -ipr sealed.priv
-session=$(start -se p)
+tsscreate -hp $parent -pwdp parent -bl -if message -kt f -kt p -uwa -pol policy -opu sealed.pub -opr sealed.priv
+sealed=$(made tssload -hp $parent -pwdp parent -ipu sealed.pub -ipr sealed.priv)
+session=$(made tssstartauthsession -se p)
 tsspolicypcr -ha $session -bm 100
-tssunseal -ha 80000002 -of unsealed -se0 $session 1
+tssunseal -ha $sealed -of unsealed -se0 $session 1
 cmp message unsealed
 said "$session" tssgetcapability -cap 1 -pr 02000000
 tsspolicyrestart -ha $session
-refused "TPM_RC_POLICY_FAIL" tssunseal -ha 80000002 -of unsealed -se0 $session 1
+refused "TPM_RC_POLICY_FAIL" tssunseal -ha $sealed -of unsealed -se0 $session 1
 tsspolicyrestart -ha $session
 tsspolicypcr -ha $session -bm 100
 tsspcrextend -ha 8 -halg sha256 -if message
-refused "TPM_RC" tssunseal -ha 80000002 -of unsealed -se0 $session 1
+refused "TPM_RC" tssunseal -ha $sealed -of unsealed -se0 $session 1
 tssflushcontext -ha $session
-tssflushcontext -ha 80000002
+tssflushcontext -ha $sealed
 
 # A salted HMAC session with encrypted parameters, over several programs.
-session=$(start -se h -hs 80000000)
-tsscreate -hp 80000000 -pwdp parent -si -ecc nistp256 -kt f -kt p -pwdk secret -opu key.pub -opr key.priv -se0 $session 61
-tsscreate -hp 80000000 -pwdp parent -si -ecc nistp256 -kt f -kt p -pwdk secret -opu key.pub -opr key.priv -se0 $session 61
+session=$(made tssstartauthsession -se h -hs $parent)
+tsscreate -hp $parent -pwdp parent -si -ecc nistp256 -kt f -kt p -pwdk secret -opu key.pub -opr key.priv -se0 $session 61
+tsscreate -hp $parent -pwdp parent -si -ecc nistp256 -kt f -kt p -pwdk secret -opu key.pub -opr key.priv -se0 $session 61
 tssflushcontext -ha $session
 
 # Quotes.
-tssquote -hp 16 -hk 80000001 -pwdk secret -halg sha256 -salg ecc -os signature -oa quote
-tssverifysignature -hk 80000001 -halg sha256 -ecc -if quote -is signature
+tssquote -hp 16 -hk $key -pwdk secret -halg sha256 -salg ecc -os signature -oa quote
+tssverifysignature -hk $key -halg sha256 -ecc -if quote -is signature
 
 # Persistent objects and sequences.
-tssevictcontrol -hi o -ho 80000001 -hp 81000010
+tssevictcontrol -hi o -ho $key -hp 81000010
 tsssign -hk 81000010 -halg sha256 -ecc -pwdk secret -if message -os signature
-tssverifysignature -hk 80000001 -halg sha256 -ecc -if message -is signature
+tssverifysignature -hk $key -halg sha256 -ecc -if message -is signature
 tssevictcontrol -hi o -ho 81000010 -hp 81000010
-said "80000002" tsshashsequencestart -halg sha256
-tsssequenceupdate -hs 80000002 -if message
-tsssequencecomplete -hs 80000002 -if message -of digest
+sequence=$(made tsshashsequencestart -halg sha256)
+tsssequenceupdate -hs $sequence -if message
+tsssequencecomplete -hs $sequence -if message -of digest
 cat message message | openssl dgst -sha256 -binary | cmp - digest
 
-tssflushcontext -ha 80000001
-tssflushcontext -ha 80000000
+tssflushcontext -ha $key
+tssflushcontext -ha $parent
 [ "$(handles 80000000)" = "" ]

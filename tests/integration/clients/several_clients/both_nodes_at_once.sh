@@ -8,7 +8,7 @@ tpm2_getrandom -Q -o random 8
 exec 3>&-
 tpm2_getrandom -T device:/dev/tpm0 -Q -o random 8
 
-bash /clients/ibm_tss/raw_node.sh >raw.log 2>&1 &
+for _ in 1 2 3; do bash /clients/ibm_tss/raw_node.sh; done >raw.log 2>&1 &
 raw=$!
 rounds=0
 while kill -0 $raw 2>/dev/null; do
