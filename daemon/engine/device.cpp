@@ -86,6 +86,8 @@ void Device::run(SpaceId space, Time now) {
     return;
   }
   jobs_.erase(job);
+  ++commands_;
+  busy_ += end - now;
   queue_.completed(space, now, end);
   if (outcome) {
     client.answered(std::get<Bytes>(std::move(*outcome)));
@@ -93,6 +95,12 @@ void Device::run(SpaceId space, Time now) {
     if (tpm_.powered()) log_line(outcome.error().context);
     client.failed();
   }
+}
+
+Device::Counters Device::counters() const {
+  Counters counters{commands_, busy_, spaces_.counters()};
+  counters.spaces.spaces -= 2;  // the raw nodes' and the supervisor's
+  return counters;
 }
 
 // Nanoseconds since the host's start: files are not opened that fast.

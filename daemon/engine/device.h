@@ -54,6 +54,7 @@ class Device {
   std::optional<Time> run_one(Time now);
   // Whether it is this client's command that runs. Async-signal-safe.
   bool runs(const Client& client) const noexcept { return running_ == &client; }
+  bool runs_one() const noexcept { return running_ != nullptr; }
   // Whether commands of several clients compete, so that all that have come should be submitted before
   // run_one().
   bool contended(Time now) const { return queue_.contended(now); }
@@ -63,6 +64,13 @@ class Device {
 
   // A command of the supervisor: at once, at any locality.
   Result<Bytes> supervise(tpm::Locality locality, BytesView command);
+  struct Counters {
+    std::uint64_t commands = 0;  // of tenants, answered
+    std::chrono::nanoseconds busy{0};
+    space::ResourceManager::Counters spaces;
+  };
+  Counters counters() const;
+
   // The TPM was powered off: nothing is left in it, and commands fail.
   void powered_off() { spaces_.power_cycled(); }
 
@@ -98,6 +106,8 @@ class Device {
   FairQueue queue_;
   std::map<SpaceId, Job> jobs_;
   std::uint64_t last_file_id_ = 0;
+  std::uint64_t commands_ = 0;
+  std::chrono::nanoseconds busy_{0};
 };
 
 }  // namespace vtpm::engine

@@ -224,7 +224,8 @@ Engine::Answer Engine::hash_sequence(ipc::Transfer& request) {
 Engine::Answer Engine::serve(ipc::Transfer& request) {
   if (request.payload.size() != 2 || request.payload[0] > ipc::kServeRaw)
     return Error(ErrorCode::Malformed, "no such kind of node");
-  if (request.payload[1] != ipc::kChannelFuse)
+  const auto channel = request.payload[1];
+  if (channel != ipc::kChannelFuse && channel != ipc::kChannelOrphaned)
     return Error(ErrorCode::Unsupported, "this engine serves /dev/fuse only");
   if (mounts_.size() == kMaxNodes)
     return Error(ErrorCode::Exhausted,
@@ -232,8 +233,10 @@ Engine::Answer Engine::serve(ipc::Transfer& request) {
   // A request can vanish between poll and read (its process is killed): the read must not block then.
   if (::fcntl(request.fds[0].get(), F_SETFL, O_NONBLOCK) != 0) return errno_error("device node", errno);
   const auto kind = request.payload[0] == ipc::kServeManaged ? NodeKind::Managed : NodeKind::Raw;
-  mounts_.push_back(std::make_unique<FuseMount>(std::move(request.fds[0]), device_, kind,
-                                                [this](const Node& node) { settle(node); }));
+  auto mount = std::make_unique<FuseMount>(std::move(request.fds[0]), device_, kind,
+                                           [this](const Node& node) { settle(node); });
+  if (channel == ipc::kChannelOrphaned) VTPM_TRY_VOID(mount->resume());
+  mounts_.push_back(std::move(mount));
   return Bytes{};
 }
 
@@ -250,6 +253,12 @@ Engine::Answer Engine::shutdown(ipc::Transfer&) {
 Engine::Answer Engine::status(ipc::Transfer&) {
   ipc::EngineStatus status;
   status.sequence = tpm_.sequence();
+  const auto counters = device_.counters();
+  status.commands = counters.commands;
+  status.busy_us = static_cast<std::uint64_t>(counters.busy / std::chrono::microseconds(1));
+  status.spaces = counters.spaces.spaces;
+  status.swaps = counters.spaces.swaps;
+  status.evictions = counters.spaces.evictions;
   status.nv_bytes = tpm_.permanent_state().size();
   return ipc::encode(status);
 }

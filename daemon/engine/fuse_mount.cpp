@@ -18,15 +18,21 @@ bool FuseMount::handle_one() {
   return false;
 }
 
-void FuseMount::send(BytesView frame) {
+bool FuseMount::send(BytesView frame) {
   for (;;) {
-    if (::write(fuse_.get(), frame.data(), frame.size()) >= 0) return;
+    if (::write(fuse_.get(), frame.data(), frame.size()) >= 0) return true;
     if (errno == EINTR) continue;
-    // ENOENT: the request was given up, nobody waits for this reply. EINVAL: an older kernel does not know
-    // the notification.
-    if (errno != ENOENT && errno != EINVAL) lose(errno);
-    return;
+    if (errno == EINVAL) return false;
+    // ENOENT: the request was given up, nobody waits for this reply.
+    if (errno != ENOENT) lose(errno);
+    return true;
   }
+}
+
+Result<> FuseMount::resume() {
+  node_.adopt();
+  if (session_.resume()) return {};
+  return Error(ErrorCode::Unsupported, "this kernel cannot resend what the dead engine left (Linux 6.9 can)");
 }
 
 bool FuseMount::glance(KeptRequests& kept) {

@@ -25,6 +25,10 @@ class FuseMount final : public FuseChannel {
   int error() const noexcept { return error_; }
   const Node& node() const noexcept { return node_; }
 
+  // Goes on with the session of an engine that has died, before anything else. Unsupported: the kernel
+  // cannot.
+  Result<> resume();
+
   // Handles one waiting request. False when there is none.
   bool handle_one();
   void handle(BytesView request) { session_.handle(request); }
@@ -32,7 +36,7 @@ class FuseMount final : public FuseChannel {
   // Reads what waits into `kept`, in a signal handler while a command runs. Whether to cancel that command.
   bool glance(KeptRequests& kept);
 
-  void send(BytesView frame) override;
+  bool send(BytesView frame) override;
 
  private:
   void lose(int errno_value) noexcept;

@@ -22,6 +22,13 @@ constexpr std::uint32_t kOldestMinor = 31;
 // FOPEN_PARALLEL_DIRECT_WRITES came with Linux 6.2 and 7.38; but 7.38 is also said by stable kernels without
 // it.
 constexpr std::uint32_t kParallelMinor = 39;
+// Of Linux 6.9 (include/uapi/linux/fuse.h: FUSE_NOTIFY_RESEND, FUSE_UNIQUE_RESEND), newer than Debian 12's
+// header. The kernel resends whether or not FUSE_HAS_RESEND was agreed on.
+constexpr std::int32_t kNotifyResend = 7;
+constexpr std::uint64_t kUniqueResend = std::uint64_t{1} << 63;
+// Which handles polls wait under only the dead engine knew. The kernel counts them, one for each open; to
+// wake one that is not there does nothing.
+constexpr std::uint64_t kHandlesWoken = 65536;
 constexpr std::uint32_t kMaxRead = 4096;
 constexpr std::size_t kOldInitSize = 16;  // fuse_init_in before 7.36
 
@@ -103,6 +110,14 @@ FuseSession::Glance FuseSession::glance(BytesView bytes) {
   }
 }
 
+bool FuseSession::resume() {
+  parallel_ = true;  // a kernel that resends does
+  if (!send(kNotifyResend, 0, {})) return false;
+  for (std::uint64_t handle = 1; handle <= kHandlesWoken; ++handle)
+    wake(handle);
+  return true;
+}
+
 void FuseSession::reply(std::uint64_t unique, int error, BytesView body) {
   send(-error, unique, error != 0 ? BytesView() : body);
 }
@@ -112,13 +127,13 @@ void FuseSession::notify(fuse_notify_code code, BytesView body) {
 }
 
 // Without an allocation: a signal handler may be the caller.
-void FuseSession::send(std::int32_t error, std::uint64_t unique, BytesView body) {
+bool FuseSession::send(std::int32_t error, std::uint64_t unique, BytesView body) {
   std::array<std::uint8_t, sizeof(fuse_out_header) + kMaxRead> frame;
   if (body.size() > kMaxRead) fatal("a reply to the kernel that is too long");
   const fuse_out_header head{static_cast<std::uint32_t>(sizeof head + body.size()), error, unique};
   std::memcpy(frame.data(), &head, sizeof head);
   if (!body.empty()) std::memcpy(frame.data() + sizeof head, body.data(), body.size());
-  channel_.send({frame.data(), head.len});
+  return channel_.send({frame.data(), head.len});
 }
 
 void FuseSession::init(const Request& request) {
@@ -192,8 +207,9 @@ void FuseSession::write(const Request& request) {
   if (!in || in->size != request.body.size() - sizeof *in) return reply(request.head.unique, EINVAL);
   // While a write of the last two kinds is not answered, the kernel holds back those of all other files.
   const bool wait = (in->flags & O_NONBLOCK) == 0 && parallel_ && (in->flags & O_APPEND) == 0;
+  const bool resent = (request.head.unique & kUniqueResend) != 0;
   const int error = file_.write(
-      {request.head.unique, in->fh, in->offset, wait, in->size, request.body.subspan(sizeof *in)});
+      {request.head.unique, in->fh, in->offset, wait, resent, in->size, request.body.subspan(sizeof *in)});
   if (error != kLater) write_done(request.head.unique, error, in->size);
 }
 

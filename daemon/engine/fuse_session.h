@@ -28,6 +28,7 @@ struct FuseWrite {
   std::uint64_t file;
   std::uint64_t offset;
   bool wait;           // is answered when the command has run; else at once
+  bool resent;         // another engine had it and died: nobody knows whether the command has run
   std::uint32_t size;  // of the data
   BytesView data;
 };
@@ -83,7 +84,8 @@ class FuseFile {
 class FuseChannel {
  public:
   virtual ~FuseChannel() = default;
-  virtual void send(BytesView frame) = 0;
+  // False: the kernel does not know this notification.
+  virtual bool send(BytesView frame) = 0;
 };
 
 class FuseSession final : private FuseReplies {
@@ -92,6 +94,10 @@ class FuseSession final : private FuseReplies {
   FuseSession(FuseFile& file, FuseChannel& channel) : file_(file), channel_(channel) { file_.connect(*this); }
   FuseSession(const FuseSession&) = delete;
   FuseSession& operator=(const FuseSession&) = delete;
+
+  // Goes on with a session whose engine has died: has the kernel send again what that one left unanswered,
+  // and wakes who waits in poll(2). Unsupported by kernels before 6.9.
+  bool resume();
 
   // Handles one request as read from /dev/fuse. What is not a request is ignored.
   void handle(BytesView request);
@@ -127,7 +133,7 @@ class FuseSession final : private FuseReplies {
 
   void reply(std::uint64_t unique, int error, BytesView body = {});
   void notify(fuse_notify_code code, BytesView body);
-  void send(std::int32_t error, std::uint64_t unique, BytesView body);
+  bool send(std::int32_t error, std::uint64_t unique, BytesView body);
   void tell_size();
 
   FuseFile& file_;

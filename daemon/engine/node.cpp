@@ -29,6 +29,7 @@ OpenFile::OpenFile(Node& node, SpaceId space) : node_(node), space_(space) {
 }
 
 int OpenFile::write(const FuseWrite& request) {
+  if (std::exchange(lost_, false) || request.resent) return EIO;
   if (busy_) return EBUSY;
   if (unread() && request.offset > 0 && request.offset == next_offset_) {
     // A later part of a write(2) that was too long: its response waits already.
@@ -60,13 +61,14 @@ int OpenFile::read(const FuseRead& request, Bytes& out) {
     readers_.push_back({request.unique, request.size});
     return kLater;
   }
-  const bool failed = std::exchange(failed_, false);
+  const bool failed = std::exchange(failed_, false) || std::exchange(lost_, false);
   if (!failed) out = take(request.size);
   wake_poller();
   return failed ? EIO : 0;
 }
 
 std::uint32_t OpenFile::events() const noexcept {
+  if (lost_) return POLLERR | POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM;
   if (failed_) return POLLERR | POLLIN | POLLRDNORM;
   if (readable()) return POLLIN | POLLRDNORM;
   return busy_ ? 0 : POLLOUT | POLLWRNORM;
@@ -170,6 +172,17 @@ OpenFile* Node::find(std::uint64_t file) noexcept {
   return found == files_.end() ? nullptr : &found->second;
 }
 
+OpenFile* Node::find_or_adopt(std::uint64_t file) {
+  auto* open = find(file);
+  // Not in a signal handler.
+  if (open != nullptr || !adopts_ || device_.runs_one()) return open;
+  const auto space = device_.open(kind_);
+  if (!space) return nullptr;
+  open = &files_.try_emplace(file, *this, *space).first->second;
+  open->lose();
+  return open;
+}
+
 int Node::open(std::uint64_t& file) {
   auto space = device_.open(kind_);
   if (!space) {
@@ -190,17 +203,17 @@ void Node::release(std::uint64_t file) {
 }
 
 int Node::write(const FuseWrite& request) {
-  auto* open = find(request.file);
+  auto* open = find_or_adopt(request.file);
   return open == nullptr ? EIO : open->write(request);
 }
 
 int Node::read(const FuseRead& request, Bytes& out) {
-  auto* open = find(request.file);
+  auto* open = find_or_adopt(request.file);
   return open == nullptr ? EIO : open->read(request, out);
 }
 
 std::uint32_t Node::poll(const FusePoll& request) {
-  auto* open = find(request.file);
+  auto* open = find_or_adopt(request.file);
   return open == nullptr ? POLLERR : open->poll(request);
 }
 

@@ -20,6 +20,8 @@ class OpenFile final : public Client {
  public:
   OpenFile(Node& node, SpaceId space);
 
+  // It was opened with another engine, whose TPM is gone: the next use fails with EIO, once.
+  void lose() noexcept { lost_ = true; }
   int write(const FuseWrite& request);
   int read(const FuseRead& request, Bytes& out);
   std::uint32_t poll(const FusePoll& request) noexcept;
@@ -51,6 +53,7 @@ class OpenFile final : public Client {
   const SpaceId space_;
   bool busy_ = false;    // its command waits or runs
   bool failed_ = false;  // its command failed, which the next read is told
+  bool lost_ = false;    // its objects and sessions are gone, which the next read or write is told
   Bytes response_;
   std::size_t taken_ = 0;            // bytes of the response that were read
   std::uint64_t next_offset_ = 0;    // where the next part of the same write(2) would be
@@ -72,6 +75,8 @@ class Node final : public FuseFile {
   Node(const Node&) = delete;
   Node& operator=(const Node&) = delete;
 
+  // Files that another engine had opened are to be expected: each is a new client from its next use on.
+  void adopt() noexcept { adopts_ = true; }
   void connect(FuseReplies& replies) override { replies_ = &replies; }
   int open(std::uint64_t& file) override;
   void release(std::uint64_t file) override;
@@ -90,11 +95,13 @@ class Node final : public FuseFile {
  private:
   OpenFile* find(std::uint64_t file) noexcept;
   const OpenFile* find(std::uint64_t file) const noexcept;
+  OpenFile* find_or_adopt(std::uint64_t file);
 
   Device& device_;
   const NodeKind kind_;
   Settle settle_;
   FuseReplies* replies_ = nullptr;
+  bool adopts_ = false;
   std::map<std::uint64_t, OpenFile> files_;
 };
 

@@ -82,7 +82,7 @@ class File final : public FuseFile {
 
 class Channel final : public FuseChannel {
  public:
-  void send(BytesView frame) override {
+  bool send(BytesView frame) override {
     fuse_out_header head{};
     if (frame.size() < sizeof head) std::abort();
     std::memcpy(&head, frame.data(), sizeof head);
@@ -91,6 +91,7 @@ class Channel final : public FuseChannel {
     if (head.len != frame.size()) std::abort();
     if (!notification && (head.error > 0 || head.error < -4095)) std::abort();
     if (!notification && head.error != 0 && frame.size() != sizeof head) std::abort();
+    return true;
   }
 };
 

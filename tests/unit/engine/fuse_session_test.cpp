@@ -66,7 +66,10 @@ class OneFile final : public FuseFile {
 
 class Sent final : public FuseChannel {
  public:
-  void send(BytesView frame) override { frames.emplace_back(frame.begin(), frame.end()); }
+  bool send(BytesView frame) override {
+    frames.emplace_back(frame.begin(), frame.end());
+    return true;
+  }
   std::vector<Bytes> frames;
 };
 
@@ -359,6 +362,16 @@ TEST_CASE(
   CHECK(glance(FUSE_INTERRUPT, bytes_of(interrupt)) == Glance::Keep);
   CHECK(kernel.session.glance(Bytes(3)) == Glance::Keep);
   CHECK(kernel.sent.frames.size() == 2);
+}
+
+TEST_CASE("FUSE: a write that another engine had is told from others") {
+  Kernel kernel;
+  kernel.unique = (std::uint64_t{1} << 63) + 10;
+  CHECK(kernel.reply(FUSE_WRITE, write_request(1, Bytes{9})).first == 0);
+  CHECK(kernel.file.last_write.resent);
+  kernel.unique = 10;
+  CHECK(kernel.reply(FUSE_WRITE, write_request(1, Bytes{9})).first == 0);
+  CHECK_FALSE(kernel.file.last_write.resent);
 }
 
 TEST_CASE("FUSE release: the file is told") {
