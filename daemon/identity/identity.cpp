@@ -52,6 +52,11 @@ Result<InstanceQuote> quote(ipc::EngineLink& engine, const Bytes& ak_name,
   return quote_by_ak(*esys, ak_name, qualifying_data);
 }
 
+Result<tpm::PcrValues> read_pcrs(ipc::EngineLink& engine, const std::set<unsigned>& pcrs) {
+  VTPM_TRY(const auto esys, connect(engine, tpm::Locality::tenant()));
+  return tss::read_pcrs(*esys, pcrs);
+}
+
 Result<> extend(ipc::EngineLink& engine, unsigned pcr, const tpm::Sha256& digest) {
   if (pcr >= tpm::kPcrCount) return Error(ErrorCode::Malformed, "no PCR " + std::to_string(pcr));
   VTPM_TRY(const auto esys, connect(engine, tpm::Locality::supervisor()));

@@ -9,6 +9,8 @@
 #include <vtpm/os/result.h>
 #include <vtpm/tpm/attest.h>
 
+#include <set>
+
 namespace vtpm::identity {
 
 struct Identity {
@@ -44,6 +46,9 @@ struct InstanceQuote {
 // says so. Slots that the tenant has filled do not matter.
 Result<InstanceQuote> quote(ipc::EngineLink& engine, const Bytes& ak_name,
                             const tpm::Sha256& qualifying_data);
+
+// Values of the SHA-256 bank.
+Result<tpm::PcrValues> read_pcrs(ipc::EngineLink& engine, const std::set<unsigned>& pcrs);
 
 // TPM2_PCR_Extend of the SHA-256 bank at locality 3 (supervisor). PCR 18.
 Result<> extend(ipc::EngineLink& engine, unsigned pcr, const tpm::Sha256& digest);

@@ -11,10 +11,15 @@ struct LoggedPair {
   evidence::LoggedEntry instance_create;
 };
 
-Result<LoggedPair> read_entries(const LogStore& log, std::uint64_t host_start, std::uint64_t create,
-                                std::uint64_t size) {
-  VTPM_TRY(evidence::LoggedEntry start, log.logged(host_start, size));
+// The host.start entry is that which the instance.create entry names: the instance may be older than this
+// vtpmd.
+Result<LoggedPair> read_entries(const LogStore& log, std::uint64_t create, std::uint64_t size) {
   VTPM_TRY(evidence::LoggedEntry instance, log.logged(create, size));
+  VTPM_TRY(const log::Entry entry, log::parse_entry(instance.entry));
+  const auto* created = std::get_if<log::InstanceCreate>(&entry);
+  if (created == nullptr)
+    return Error(ErrorCode::Internal, "entry " + std::to_string(create) + " is no instance.create");
+  VTPM_TRY(evidence::LoggedEntry start, log.logged(created->host_start, size));
   return LoggedPair{std::move(start), std::move(instance)};
 }
 
@@ -45,7 +50,7 @@ Task<std::string> Attestation::evidence(std::string id, std::uint64_t log_index,
   VTPM_CO_TRY(QuotedInstance quoted, co_await instances_.quote(id, data));
 
   const auto read = [this, log_index, size = epoch.epoch.tree_size] {
-    return read_entries(store_.log(), host_start_, log_index, size);
+    return read_entries(store_.log(), log_index, size);
   };
   VTPM_CO_TRY(LoggedPair entries, co_await run_on(workers_.store, read));
   const evidence::Evidence made{

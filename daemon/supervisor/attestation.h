@@ -9,15 +9,14 @@ namespace vtpm::supervisor {
 
 class Attestation {
  public:
-  // `host_start`: index of this daemon's host.start entry. `max_age`: of an epoch that may be used again.
+  // `max_age`: of an epoch that may be used again.
   Attestation(Workers& workers, Store& store, Instances& instances, Epochs& epochs,
-              anchor::AnchorIdentity anchor, std::uint64_t host_start, std::chrono::seconds max_age)
+              anchor::AnchorIdentity anchor, std::chrono::seconds max_age)
       : workers_(workers),
         store_(store),
         instances_(instances),
         epochs_(epochs),
         anchor_(std::move(anchor)),
-        host_start_(host_start),
         max_age_(max_age) {}
 
   // The evidence document. `fresh`: waits for an epoch with the nonce in it; otherwise a young one that
@@ -38,7 +37,6 @@ class Attestation {
   Instances& instances_;
   Epochs& epochs_;
   anchor::AnchorIdentity anchor_;
-  std::uint64_t host_start_;
   std::chrono::seconds max_age_;
 };
 

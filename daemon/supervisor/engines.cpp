@@ -115,7 +115,16 @@ Result<> Engines::retire(Engine& engine) {
   return orderly;
 }
 
+void Engines::took_over(pid_t pid) {
+  const std::lock_guard lock(mutex_);
+  taken_over_.insert(pid);
+}
+
 std::string Engines::how_it_ended(pid_t pid) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (taken_over_.erase(pid) > 0) return "its exit status is unknown";
+  }
   const auto end = zygote().exit_of(pid, kStatusDeadline);
   return end ? end->describe() : "its exit status is unknown";
 }

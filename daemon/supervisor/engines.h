@@ -6,6 +6,7 @@
 #include "daemon/ipc/engine_link.h"
 
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,8 @@ class Engines {
   Result<> retire(Engine& engine);
   // How an engine whose pidfd is readable ended, for people.
   std::string how_it_ended(pid_t pid);
+  // An engine of an earlier vtpmd's zygote: nobody tells how it ends.
+  void took_over(pid_t pid);
   // The zygote of now; valid as long as this object.
   ipc::Zygote& zygote();
 
@@ -54,7 +57,8 @@ class Engines {
   Result<ipc::SpawnedEngine> spawn();
 
   std::string path_;
-  std::mutex mutex_;  // guards zygotes_
+  std::mutex mutex_;  // guards zygotes_ and taken_over_
+  std::set<pid_t> taken_over_;
   // The last one is in use. Dead ones stay: an anchor may hold a reference to the one that it was opened
   // with.
   std::vector<std::unique_ptr<ipc::Zygote>> zygotes_;

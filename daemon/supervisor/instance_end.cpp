@@ -19,6 +19,7 @@ asio::awaitable<void> Instances::engine_died(std::string id, pid_t pid) {
   ++counters_.failed;
   const auto turn = co_await supervision->turn.acquire();  // end_failed waits until this is logged
 
+  co_await let_go(id);
   const auto ask = [this, pid] { return engines_.how_it_ended(pid); };
   const std::string how = co_await run_on(workers_.engines, ask);
   const log::InstanceDestroy entry{now_ms(), id, "engine-died"};
@@ -51,6 +52,7 @@ Task<> Instances::end_running(std::string id, std::string reason) {
   instance->state = Destroying{std::move(made)};
   supervision->stop_watching_engine();
   const auto turn = co_await supervision->turn.acquire();
+  co_await let_go(id);
   const auto retire = [this, engine = supervision->engine] { return engines_.retire(*engine); };
   const auto orderly = co_await run_on(workers_.engines, retire);
   if (!orderly)

@@ -2,6 +2,7 @@
 // How an instance begins: made, logged, watched.
 #include "daemon/supervisor/clock.h"
 #include "daemon/supervisor/instances.h"
+#include "daemon/supervisor/runtime_text.h"
 #include "daemon/supervisor/supervision.h"
 
 #include <vtpm/os/encoding.h>
@@ -60,20 +61,22 @@ Task<std::string> Instances::create(Order order) {
     co_return made.error();
   }
   const log::Sha256 digest = tpm::sha256(as_bytes(document));
-  auto index = co_await commit(row, *made, digest);
+  Provisioned provisioned{made->identity, digest, 0, made->engine->pid, {}};
+  provisioned.event_log.append(tpm::kLaunchPcr, digest, log::kLaunchContent, document);
+  auto index = co_await commit(row, *made, digest, runtime_text(provisioned, {}));
   if (!index) {
     made->engine->kill();
     removed(id, index.error().context);
     co_return index.error();
   }
-  Provisioned provisioned{made->identity, digest, *index, made->engine->pid, {}};
-  provisioned.event_log.append(tpm::kLaunchPcr, digest, log::kLaunchContent, document);
+  provisioned.log_index = *index;
   const auto started =
       start(id, std::move(*made), std::move(provisioned), std::move(order.container_process));
   if (!started) {  // unwatched, it would outlive its engine or its container
     co_await destroy_quietly(id, "attach-failed");
     co_return started.error();
   }
+  co_await keep(id);
   if (stopping_) {
     co_await destroy_quietly(id, "supervisor-stopped");
     co_return Error(ErrorCode::Unavailable, "vtpmd is stopping");
@@ -116,23 +119,31 @@ Task<> Instances::make_way(uid_t owner, std::optional<std::string> name,
 }
 
 Task<std::uint64_t> Instances::commit(const InstanceRow& row, const Manufactured& made,
-                                      const log::Sha256& launch) {
+                                      const log::Sha256& launch, std::string runtime) {
   const log::InstanceCreate entry{row.created,           row.id,    row.owner_uid, host_start_,
                                   row.container,         row.image, row.config,    made.identity.ek_name,
                                   made.identity.ak_name, launch};
-  const auto add = [this, row, entry] { return store_.add_instance(row, entry); };
+  const auto add = [this, row, entry, runtime = std::move(runtime)] {
+    return store_.add_instance(row, entry, runtime);
+  };
   co_return co_await run_on(workers_.store, add);
 }
 
 Result<> Instances::start(const std::string& id, Manufactured made, Provisioned provisioned,
                           UniqueFd container_process) {
-  auto supervision = std::make_shared<Supervision>(executor_, std::move(made.engine));
+  const auto watched =
+      supervise(id, std::move(made.engine), std::move(provisioned), {}, std::move(container_process));
+  ++counters_.created;
+  publish("instance.create", *registry_.find(id), "");
+  return watched;
+}
+
+Result<> Instances::supervise(const std::string& id, std::shared_ptr<Engine> engine, Provisioned made,
+                              std::vector<Node> nodes, UniqueFd container_process) {
+  auto supervision = std::make_shared<Supervision>(executor_, std::move(engine));
   auto watched = watch(supervision->engine_end, supervision->engine->pidfd.get());
   if (watched && container_process) watched = watch(supervision->container_end, container_process.get());
-  Instance* instance = registry_.find(id);
-  instance->state = Running{std::move(provisioned), supervision, {}};
-  ++counters_.created;
-  publish("instance.create", *instance, "");
+  registry_.find(id)->state = Running{std::move(made), supervision, std::move(nodes)};
   if (!watched) return watched;
   spawn(executor_, "watch of an engine", watch_engine(id, supervision));
   if (container_process) spawn(executor_, "watch of a container", watch_container(id, supervision));

@@ -18,15 +18,17 @@ Error not_running(const std::string& id) {
 
 }  // namespace
 
-Instances::Instances(asio::any_io_executor executor, Workers& workers, Engines& engines, Store& store,
-                     Registry& registry, EventBus& events, std::uint64_t host_start)
+Instances::Instances(asio::any_io_executor executor, Workers& workers, Engines& engines, Keeper& keeper,
+                     Store& store, Registry& registry, EventBus& events, std::uint64_t host_start)
     : executor_(std::move(executor)),
       workers_(workers),
       engines_(engines),
+      keeper_(keeper),
       store_(store),
       registry_(registry),
       events_(events),
       host_start_(host_start),
+      keeper_end_(executor_),
       changed_(executor_, asio::steady_timer::time_point::max()) {}
 
 asio::awaitable<void> Instances::wait_for_change() {
@@ -56,12 +58,16 @@ Task<> Instances::serve(std::string id, Node node, UniqueFd fuse) {
   VTPM_CO_TRY_VOID(co_await run_on(workers_.engines, serve));
   VTPM_CO_TRY(state, running(id));
   state->nodes.push_back(std::move(node));
+  spawn(executor_, "record of a node", record_quietly(id));
   co_return Result<>();
 }
 
 Result<> Instances::forget_node(const std::string& id, std::string_view path) {
   VTPM_TRY(Running * state, running(id));
-  if (std::erase_if(state->nodes, [&](const Node& node) { return node.path == path; }) > 0) return {};
+  if (std::erase_if(state->nodes, [&](const Node& node) { return node.path == path; }) > 0) {
+    spawn(executor_, "record of a node", record_quietly(id));
+    return {};
+  }
   return Error(ErrorCode::NotFound, "instance " + id + " has no node at " + std::string(path));
 }
 
@@ -77,9 +83,17 @@ Task<> Instances::measure(std::string id, log::Sha256 digest, std::string descri
     return converse(*engine,
                     [&](ipc::EngineLink& link) { return identity::extend(link, tpm::kOperatorPcr, digest); });
   };
-  VTPM_CO_TRY_VOID(co_await run_on(workers_.engines, extend));
-  VTPM_CO_TRY(state, running(id));
+  // Written down first: a vtpmd that takes the instance back sees by the PCR whether it was extended.
+  const log::EventLog before = state->made.event_log;
   state->made.event_log.append(tpm::kOperatorPcr, digest, log::kStatementContent, std::move(description));
+  const auto recorded = co_await record(id);
+  Result<> extended = recorded;
+  if (recorded) extended = co_await run_on(workers_.engines, extend);
+  VTPM_CO_TRY(state, running(id));
+  if (!extended) {
+    state->made.event_log = before;
+    co_return extended;
+  }
   publish("instance.measure", *registry_.find(id), "");
   co_return Result<>();
 }

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include <memory>
+#include <set>
 
 namespace vtpm::supervisor {
 
@@ -22,6 +23,13 @@ struct InstanceRow {
   std::optional<std::string> config;
 };
 
+// A running instance as the database knows it.
+struct StoredRunning {
+  InstanceRow row;
+  std::uint64_t log_index;
+  std::string runtime;
+};
+
 class Store {
  public:
   // Opens `state_dir`/vtpm.db (see Database::open and LogStore::open for what is refused).
@@ -29,13 +37,18 @@ class Store {
 
   // Each returns the entry's index, after the commit.
   Result<std::uint64_t> append(const log::Entry& entry);
-  Result<std::uint64_t> add_instance(const InstanceRow& row, const log::InstanceCreate& entry);
+  // `runtime`: what a later vtpmd needs to take the instance back (runtime_text.h).
+  Result<std::uint64_t> add_instance(const InstanceRow& row, const log::InstanceCreate& entry,
+                                     const std::optional<std::string>& runtime = {});
+  Result<> set_runtime(const std::string& id, const std::string& runtime);
   // `state`: "failed" or "destroyed", for people who read the table.
   Result<std::uint64_t> end_instance(const log::InstanceDestroy& entry, std::string_view state);
   // A failed instance, whose end is in the log already, was deleted.
   Result<> forget_instance(const std::string& id);
-  // The instances that an earlier vtpmd left running are destroyed: an entry each. Returns how many.
-  Result<std::size_t> end_left_overs(std::uint64_t time);
+  // The instances that an earlier vtpmd left running.
+  Result<std::vector<StoredRunning>> left_running();
+  // Those of them that are not `taken` back are destroyed: an entry each. Returns how many.
+  Result<std::size_t> end_left_overs(std::uint64_t time, const std::set<std::string>& taken = {});
 
   const LogStore& log() const noexcept { return log_; }
 

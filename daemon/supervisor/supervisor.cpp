@@ -21,13 +21,16 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
 
 namespace vtpm::supervisor {
 namespace {
 
 constexpr std::size_t kMaxBinary = std::size_t{1} << 30;
 constexpr unsigned kLastWordsSeconds = 5;
+constexpr std::chrono::seconds kProgress{1};  // between two reports of it
 constexpr const char* kHardwareTpm = "/dev/tpmrm0";
 
 Result<log::Sha256> digest_of_binary(const std::string& path) {
@@ -68,12 +71,35 @@ struct Ground {
   UniqueFd runtime_lock;
   std::unique_ptr<Store> store;
   std::unique_ptr<Engines> engines;
+  std::unique_ptr<Keeper> keeper;
+  std::vector<LeftRunning> left;
   std::unique_ptr<anchor::Anchor> anchor;
   std::uint64_t host_start;
 };
 
-Result<std::uint64_t> log_start(Store& store, anchor::Anchor& anchor, const Options& options) {
-  VTPM_TRY(const std::size_t left, store.end_left_overs(now_ms()));
+// What the database and the keeper both have. The keeper lets go of the rest: those engines end.
+Result<std::vector<LeftRunning>> match(Store& store, Keeper& keeper) {
+  VTPM_TRY(std::vector<StoredRunning> rows, store.left_running());
+  VTPM_TRY(std::vector<HeldInstance> held, keeper.recall());
+  std::vector<LeftRunning> both;
+  for (HeldInstance& one : held) {
+    const auto row =
+        std::find_if(rows.begin(), rows.end(), [&](const auto& r) { return r.row.id == one.id; });
+    // Without its engine's pidfd: the earlier vtpmd died before the keeper had all.
+    if (row != rows.end() && one.engine)
+      both.push_back({std::move(row->row), row->log_index, std::move(row->runtime), std::move(one)});
+    else
+      VTPM_TRY_VOID(keeper.release(one.id));
+  }
+  return both;
+}
+
+Result<std::uint64_t> log_start(Store& store, anchor::Anchor& anchor, const Options& options,
+                                const std::vector<LeftRunning>& taken) {
+  std::set<std::string> ids;
+  for (const LeftRunning& instance : taken)
+    ids.insert(instance.row.id);
+  VTPM_TRY(const std::size_t left, store.end_left_overs(now_ms(), ids));
   if (left > 0)
     log_line(LogLevel::Warning, std::to_string(left) + " instances of an earlier vtpmd are marked destroyed");
   log::HostStart entry;
@@ -140,10 +166,12 @@ Result<Ground> prepare(const Options& options) {
   VTPM_TRY(ground.store, Store::open(options.state_dir));
   VTPM_TRY_VOID(refuse_lost_key(options.state_dir, *ground.store));
   VTPM_TRY(ground.engines, Engines::start(options.engine));
+  VTPM_TRY(ground.keeper, Keeper::start(options.engine, options.runtime_dir));
+  VTPM_TRY(ground.left, match(*ground.store, *ground.keeper));
   auto anchor = anchor::open_anchor(config, ground.engines->zygote());
   if (!anchor) return anchor.error().within("the anchor cannot be opened");
   ground.anchor = std::move(*anchor);
-  VTPM_TRY(ground.host_start, log_start(*ground.store, *ground.anchor, options));
+  VTPM_TRY(ground.host_start, log_start(*ground.store, *ground.anchor, options, ground.left));
   return ground;
 }
 
@@ -161,8 +189,9 @@ Result<Sockets> open_sockets(const Options& options, const Rules& rules) {
   return sockets;
 }
 
-void notify(const char* state) {
-  if (::sd_notify(0, state) < 0) log_line(LogLevel::Warning, "the service manager cannot be notified");
+void notify(const std::string& state) {
+  if (::sd_notify(0, state.c_str()) < 0)
+    log_line(LogLevel::Warning, "the service manager cannot be notified");
 }
 
 // The daemon while it serves. All members are used by the thread that runs io_ alone.
@@ -171,15 +200,15 @@ class Daemon {
   Daemon(const Options& options, Ground& ground, Sockets sockets)
       : ground_(ground),
         executor_(io_.get_executor()),
-        signals_(executor_, SIGTERM, SIGINT),
+        signals_(executor_, SIGTERM, SIGINT, SIGUSR2),
         begin_(executor_),
         stop_(executor_),
         events_(executor_, ground.rules),
-        instances_(executor_, workers_, *ground.engines, *ground.store, registry_, events_,
+        instances_(executor_, workers_, *ground.engines, *ground.keeper, *ground.store, registry_, events_,
                    ground.host_start),
         epochs_(executor_, workers_, *ground.anchor, *ground.store),
         attestation_(workers_, *ground.store, instances_, epochs_, ground.anchor->identity(),
-                     ground.host_start, options.epoch_max_age),
+                     options.epoch_max_age),
         context_{ground.rules, options.max_instances_per_user,
                  registry_,    instances_,
                  attestation_, epochs_,
@@ -206,6 +235,7 @@ class Daemon {
   asio::awaitable<void> live();
   asio::awaitable<void> first_epoch();
   asio::awaitable<void> await_signal();
+  asio::awaitable<void> take_back();
   void serve();
   asio::awaitable<void> end();
 
@@ -217,6 +247,7 @@ class Daemon {
   Signal begin_;  // the first epoch is done, or there is no need for it
   Signal stop_;
   bool stopping_ = false;
+  bool handing_over_ = false;
   EventBus events_;
   Registry registry_;
   Instances instances_;
@@ -233,6 +264,7 @@ asio::awaitable<void> Daemon::live() {
   spawn(executor_, "signals", await_signal());
   spawn(executor_, "first epoch", first_epoch());
   co_await begin_.wait();
+  if (!handing_over_) co_await take_back();
   if (!stopping_) serve();
   co_await stop_.wait();
   co_await end();
@@ -246,10 +278,30 @@ asio::awaitable<void> Daemon::first_epoch() {
 
 asio::awaitable<void> Daemon::await_signal() {
   const auto [error, number] = co_await signals_.async_wait(kResume);
-  if (!error) log_line(LogLevel::Info, "stopping on signal " + std::to_string(number));
+  handing_over_ = !error && number == SIGUSR2;
+  if (!error)
+    log_line(LogLevel::Info, std::string(handing_over_ ? "handing over" : "stopping") + " on signal " +
+                                 std::to_string(number));
   stopping_ = true;
   begin_.set();
   stop_.set();
+}
+
+asio::awaitable<void> Daemon::take_back() {
+  spawn(executor_, "watch of the keeper", instances_.watch_keeper());
+  if (ground_.left.empty()) co_return;
+  const std::string all = std::to_string(ground_.left.size());
+  const auto started = std::chrono::steady_clock::now();
+  log_line(LogLevel::Info, "taking back " + all + " instances of an earlier vtpmd");
+  const auto progress = [all, next = started](std::size_t left) mutable {
+    if (std::chrono::steady_clock::now() < next) return;
+    next = std::chrono::steady_clock::now() + kProgress;
+    notify("STATUS=Taking back instances: " + std::to_string(left) + " of " + all + " left");
+  };
+  co_await instances_.take_back(std::move(ground_.left), progress);
+  const auto time =
+      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - started);
+  log_line(LogLevel::Info, "took " + all + " instances back in " + std::to_string(time.count()) + " ms");
 }
 
 void Daemon::serve() {
@@ -266,10 +318,15 @@ void leave_at_once(int) {
 }
 
 asio::awaitable<void> Daemon::end() {
-  notify("STOPPING=1\nSTATUS=Destroying instances");
+  notify(handing_over_ ? "STOPPING=1\nSTATUS=Handing over" : "STOPPING=1\nSTATUS=Destroying instances");
   http_listener_.close();
   attach_listener_.close();
-  co_await instances_.stop();
+  if (handing_over_) {
+    co_await instances_.hand_over();
+  } else {
+    co_await instances_.stop();
+    co_await instances_.release_keeper();
+  }
   const auto log_end = [this] { return ground_.store->append(log::HostStop{now_ms()}); };
   const auto logged = co_await run_on(workers_.store, log_end);
   if (!logged) log_line(LogLevel::Error, "host.stop is not logged: " + logged.error().context);

@@ -11,6 +11,7 @@ struct Workers {
   boost::asio::thread_pool anchor{1};   // the anchor's TPM: one command at a time
   boost::asio::thread_pool engines{4};  // conversations with engines
   boost::asio::thread_pool makers{2};   // the making of engines, which no tenant has touched
+  boost::asio::thread_pool keeper{1};   // what the keeper is given and gives up, in order
   boost::asio::thread_pool store{1};    // SQLite: everything in it, in order
   boost::asio::thread_pool files{4};    // files that peers passed: a hostile file system may never answer
   boost::asio::thread_pool disposal{

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/integration/supervisor/daemon.h"
 
+#include "daemon/ipc/keeper_link.h"
+
 #include <vtpm/os/file.h>
 #include <vtpm/os/process.h>
 
@@ -110,6 +112,25 @@ Place::Place() {
   if (::mkdir(programs().c_str(), 0755) != 0) die("mkdir");
   for (const char* name : {"vtpmd", "vtpm-engine"})
     publish(name, programs());
+}
+
+void Place::end_keeper() const {
+  as_user(daemon_uid(), [this] {
+    auto keeper = ipc::KeeperLink::connect(runtime() + "/keeper.sock");
+    if (!keeper) return 0;
+    const auto held = keeper->recall();
+    if (!held) return 1;
+    for (const auto& one : *held)
+      (void)keeper->release(one.key.instance);
+    return keeper->quit() ? 0 : 1;
+  });
+}
+
+bool Place::has_keeper() const {
+  return as_user(daemon_uid(), [this] {
+           auto keeper = ipc::KeeperLink::connect(runtime() + "/keeper.sock");
+           return keeper && keeper->recall() ? 1 : 0;
+         }) == 1;
 }
 
 std::string Place::log() const {

@@ -19,10 +19,18 @@ namespace vtpm::test {
 // The directories of one vtpmd, which may be started in them again.
 struct Place {
   Place();
+  // Without a vtpmd, what the last one left to the keeper ends, too.
+  ~Place() { end_keeper(); }
+  Place(const Place&) = delete;
+  Place& operator=(const Place&) = delete;
   std::string state() const { return directory / "state"; }
   std::string runtime() const { return directory / "run"; }
   std::string programs() const { return directory / "bin"; }  // vtpmd and vtpm-engine
   std::string log() const;                                    // what all daemons here wrote
+  // Makes the keeper let go of everything, as the daemon's user: it ends, and the engines do. No vtpmd runs.
+  void end_keeper() const;
+  // Whether one answers.
+  bool has_keeper() const;
   TempDir directory;
 };
 

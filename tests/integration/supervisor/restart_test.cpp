@@ -72,6 +72,7 @@ TEST_CASE("vtpmd: SIGTERM destroys the instances in order, and the log says so")
     CHECK(exited_with(daemon->stop(SIGTERM), 0));
   }
   CHECK(::kill(engine, 0) != 0);
+  CHECK_FALSE(place.has_keeper());
   const auto daemon = Daemon::start(place);
   REQUIRE(daemon->ready());
   CHECK(call(*daemon, "GET", "/v1/instances")["instances"].empty());
@@ -93,7 +94,9 @@ TEST_CASE("vtpmd: SIGTERM destroys the instances in order, and the log says so")
 }
 
 TEST_CASE(
-    "vtpmd: after a crash the instances are marked destroyed, their engines are gone, and the log goes on") {
+    "vtpmd: after the death of vtpmd and its keeper the instances are marked destroyed, their engines are "
+    "gone, "
+    "and the log goes on") {
   const Place place;
   json::Value before;
   std::string id;
@@ -106,6 +109,7 @@ TEST_CASE(
     before = call(*daemon, "GET", "/v1/log/head");
     daemon->stop(SIGKILL);
   }
+  place.end_keeper();
   CHECK(eventually([&] { return ::kill(engine, 0) != 0; }));
   const auto daemon = Daemon::start(place);
   INFO(place.log());

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+// How instances outlive their vtpmd: what is recorded of them, what the keeper holds, and how the next vtpmd
+// takes them back.
+#include "daemon/supervisor/clock.h"
+#include "daemon/supervisor/instances.h"
+#include "daemon/supervisor/runtime_text.h"
+#include "daemon/supervisor/supervision.h"
+
+#include <vtpm/os/process.h>
+#include <vtpm/tpm/constants.h>
+
+#include <fcntl.h>
+
+#include <algorithm>
+
+namespace vtpm::supervisor {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto kBeforeAnother = 1s;  // until a keeper that could not be started is tried again
+
+// Waits until the engine has done what the dead vtpmd asked of it; the event log as its PCRs bear it out.
+Result<log::EventLog> join(Engine& engine, const log::EventLog& recorded) {
+  if (has_ended(engine.pidfd.get()))
+    return Error(ErrorCode::Unreachable, "its engine ended while no vtpmd ran");
+  VTPM_TRY_VOID(engine.link->take_over());
+  VTPM_TRY(const tpm::PcrValues pcrs,
+           identity::read_pcrs(*engine.link, {tpm::kLaunchPcr, tpm::kOperatorPcr}));
+  return borne_out(recorded, pcrs);
+}
+
+}  // namespace
+
+Result<HeldInstance> Instances::copies_for_keeper(const std::string& id) const {
+  const auto found = registry_.all().find(id);
+  const auto* running = found == registry_.all().end() ? nullptr : std::get_if<Running>(&found->second.state);
+  if (running == nullptr || !running->supervision->engine->link)
+    return Error(ErrorCode::Conflict, "instance " + id + " is not running");
+  HeldInstance copies;
+  copies.id = id;
+  VTPM_TRY(copies.control, running->supervision->engine->link->duplicate());
+  copies.engine.reset(::fcntl(running->supervision->engine->pidfd.get(), F_DUPFD_CLOEXEC, 3));
+  const int container = running->supervision->container_pidfd();
+  if (container >= 0) copies.container.reset(::fcntl(container, F_DUPFD_CLOEXEC, 3));
+  if (!copies.engine || (container >= 0 && !copies.container))
+    return errno_error("a descriptor for the keeper", errno);
+  return copies;
+}
+
+// An error is not the instance's: it runs, but would end with this vtpmd. A keeper that died meanwhile gets
+// everything again from watch_keeper().
+asio::awaitable<void> Instances::keep(std::string id) {
+  auto copies = copies_for_keeper(id);
+  Result<> kept;
+  if (copies) {
+    const auto held = std::make_shared<HeldInstance>(std::move(*copies));
+    const auto hold = [this, held] { return keeper_.hold(*held); };
+    kept = co_await run_on(workers_.keeper, hold);
+  } else {
+    kept = copies.error();
+  }
+  if (!kept)
+    log_line(LogLevel::Warning, "instance " + id + " would end with this vtpmd: " + kept.error().context);
+}
+
+// Before its engine is to end, which it does not while the keeper has its socket.
+asio::awaitable<void> Instances::let_go(std::string id) {
+  const auto release = [this, id] { return keeper_.release(id); };
+  const auto released = co_await run_on(workers_.keeper, release);
+  // A keeper that is gone holds nothing.
+  if (!released && released.error().kind() != ErrorCode::Unreachable)
+    log_line(LogLevel::Warning, "instance " + id + ": " + released.error().context);
+}
+
+Task<> Instances::record(std::string id) {
+  Instance* instance = registry_.find(id);
+  const auto* running = instance == nullptr ? nullptr : std::get_if<Running>(&instance->state);
+  if (running == nullptr) co_return Result<>();
+  const auto write = [this, id, text = runtime_text(running->made, running->nodes)] {
+    return store_.set_runtime(id, text);
+  };
+  co_return co_await run_on(workers_.store, write);
+}
+
+asio::awaitable<void> Instances::record_quietly(std::string id) {
+  const auto recorded = co_await record(id);
+  if (!recorded)
+    log_line(LogLevel::Warning, "instance " + id + ": not recorded: " + recorded.error().context);
+}
+
+asio::awaitable<void> Instances::watch_keeper() {
+  while (!stopping_) {
+    auto end = keeper_.watch();
+    if (end) {
+      keeper_end_.assign(end->release());
+      const auto [error] = co_await keeper_end_.async_wait(Descriptor::wait_error, kResume);
+      boost::system::error_code ignored;
+      keeper_end_.close(ignored);
+      if (error || stopping_) co_return;
+      log_line(LogLevel::Warning, "the keeper is gone: starting another");
+    }
+    const auto all = std::make_shared<std::vector<HeldInstance>>();
+    for (const auto& [id, instance] : registry_.all()) {
+      auto copies = copies_for_keeper(id);
+      if (copies) all->push_back(std::move(*copies));
+    }
+    const auto replace = [this, all] { return keeper_.replace(*all); };
+    const auto replaced = co_await run_on(workers_.keeper, replace);
+    if (replaced) continue;
+    log_line(LogLevel::Error, "no keeper, instances would end with this vtpmd: " + replaced.error().context);
+    asio::steady_timer pause(executor_, kBeforeAnother);
+    co_await pause.async_wait(kResume);
+  }
+}
+
+asio::awaitable<void> Instances::take_back(std::vector<LeftRunning> left,
+                                           std::function<void(std::size_t)> progress) {
+  taking_back_ = left.size();
+  for (LeftRunning& instance : left)
+    spawn(executor_, "take-over of an instance", take_back_one(std::move(instance)));
+  while (taking_back_ > 0) {
+    progress(taking_back_);
+    co_await wait_for_change();
+  }
+}
+
+asio::awaitable<void> Instances::take_back_one(LeftRunning left) {
+  const std::string id = left.row.id;
+  auto runtime = parse_runtime(left.runtime, left.log_index);
+  if (runtime) {
+    auto engine =
+        std::make_shared<Engine>(Engine{std::make_unique<ipc::EngineLink>(std::move(left.held.control)),
+                                        std::move(left.held.engine), runtime->made.engine_pid});
+    engines_.took_over(engine->pid);
+    const auto talk = [engine, recorded = runtime->made.event_log] { return join(*engine, recorded); };
+    auto joined = co_await run_on(workers_.engines, talk);
+    if (joined) {
+      runtime->made.event_log = std::move(*joined);
+    } else {
+      // Its end is noticed as any engine's is.
+      log_line(LogLevel::Error, "instance " + id + " cannot be taken back: " + joined.error().context);
+      engine->kill();
+    }
+    Result<> taken = registry_.add(std::move(left.row), SIZE_MAX);
+    if (taken)
+      taken = supervise(id, std::move(engine), std::move(runtime->made), std::move(runtime->nodes),
+                        std::move(left.held.container));
+    if (!taken) co_await destroy_quietly(id, "engine-died");
+  } else {
+    log_line(LogLevel::Error, "instance " + id + " cannot be taken back: " + runtime.error().context);
+    co_await let_go(id);
+    const log::InstanceDestroy entry{now_ms(), id, "supervisor-restarted"};
+    const auto end = [this, entry] { return store_.end_instance(entry, "destroyed"); };
+    const auto logged = co_await run_on(workers_.store, end);
+    if (!logged) log_line(LogLevel::Error, "instance " + id + ": not logged: " + logged.error().context);
+  }
+  --taking_back_;
+  changed_.cancel();
+}
+
+// Everything that is begun comes to its end; then nothing of what runs is touched any more.
+asio::awaitable<void> Instances::hand_over() {
+  stopping_ = true;
+  const auto busy = [](const auto& pair) {
+    return !std::holds_alternative<Running>(pair.second.state) &&
+           !std::holds_alternative<Failed>(pair.second.state);
+  };
+  while (std::any_of(registry_.all().begin(), registry_.all().end(), busy))
+    co_await wait_for_change();
+  std::vector<std::shared_ptr<Supervision>> all;
+  for (const auto& [id, instance] : registry_.all()) {
+    if (const auto* running = std::get_if<Running>(&instance.state)) all.push_back(running->supervision);
+    if (const auto* failed = std::get_if<Failed>(&instance.state)) all.push_back(failed->supervision);
+  }
+  for (const auto& supervision : all) {
+    const auto turn = co_await supervision->turn.acquire();
+    supervision->stop_watching();
+  }
+  stop_watching_keeper();
+}
+
+asio::awaitable<void> Instances::release_keeper() {
+  stop_watching_keeper();
+  const auto quit = [this] { return keeper_.quit(); };
+  const auto ended = co_await run_on(workers_.keeper, quit);
+  if (!ended && ended.error().kind() != ErrorCode::Unreachable)
+    log_line(LogLevel::Warning, "the keeper is not ended: " + ended.error().context);
+}
+
+void Instances::stop_watching_keeper() {
+  boost::system::error_code ignored;
+  keeper_end_.close(ignored);
+}
+
+}  // namespace vtpm::supervisor

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// The keeper as vtpmd uses it: a process that holds what a later vtpmd needs to take living engines back
+// (PRIVSEP.md: "When vtpmd dies"). Blocking; one thread at a time (the "keeper" worker).
+#pragma once
+
+#include "daemon/ipc/keeper_link.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace vtpm::supervisor {
+
+// What it holds of one instance. Descriptors that it does not hold are empty.
+struct HeldInstance {
+  std::string id;
+  UniqueFd control;    // vtpmd's end of the engine's control socket
+  UniqueFd engine;     // pidfd
+  UniqueFd container;  // pidfd; an instance may have none
+  struct HeldNode {
+    std::uint8_t number;
+    UniqueFd channel;
+  };
+  std::vector<HeldNode> nodes;
+};
+
+class Keeper {
+ public:
+  // Connects to the keeper that an earlier vtpmd has left, or starts one. One that is there and does not
+  // answer: Timeout; it is not replaced, for the engines would end with it.
+  static Result<std::unique_ptr<Keeper>> start(std::string engine_path, const std::string& runtime_dir);
+
+  // All that it holds, in the order of the ids.
+  Result<std::vector<HeldInstance>> recall();
+  // Holds duplicates of what is there.
+  Result<> hold(const HeldInstance& instance);
+  Result<> release(const std::string& id);
+  // After its death: starts another that holds all of these.
+  Result<> replace(const std::vector<HeldInstance>& instances);
+  // Ends it, in order.
+  Result<> quit();
+  // A duplicate of the connection, which hangs up when the keeper is gone.
+  Result<UniqueFd> watch() const { return link_.watch(); }
+
+ private:
+  Keeper(std::string engine_path, std::string path, ipc::KeeperLink link)
+      : engine_path_(std::move(engine_path)), path_(std::move(path)), link_(std::move(link)) {}
+
+  std::string engine_path_;
+  std::string path_;
+  ipc::KeeperLink link_;
+};
+
+}  // namespace vtpm::supervisor
