@@ -31,9 +31,17 @@ class DurableTpm {
     return power_on_with(open_slot('a'), open_slot('b'), least);
   }
   Result<std::uint64_t> power_on_with(UniqueFd a, UniqueFd b, std::uint64_t least = 0) {
+    VTPM_TRY_VOID(spawn());
+    return engine_->link->power_on_durable(id, key, least, std::move(a), std::move(b));
+  }
+  // The two steps of power_on().
+  Result<> spawn() {
     end();
     VTPM_TRY(engine_, zygote_.spawn());
-    return engine_->link->power_on_durable(id, key, least, std::move(a), std::move(b));
+    return {};
+  }
+  Result<std::uint64_t> power_on_spawned(std::uint64_t least) {
+    return engine_->link->power_on_durable(id, key, least, open_slot('a'), open_slot('b'));
   }
   // And Startup(CLEAR).
   bool start(std::uint64_t least = 0) {
