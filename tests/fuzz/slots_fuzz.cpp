@@ -62,9 +62,12 @@ Made make(Input& input) {
     }
     case 3: {  // cut, and a tail of something else
       const std::size_t size = (input.byte() << 8 | input.byte()) % (file.size() + 1);
-      const bool whole = size == file.size();
+      const Bytes sealed = file;
       file.resize(size);
       put(file, input.bytes(64));
+      // The tail may happen to be what was cut off.
+      const bool whole =
+          file.size() >= sealed.size() && std::equal(sealed.begin(), sealed.end(), file.begin());
       return {std::move(file), whole, sequence};
     }
     default:
