@@ -36,18 +36,17 @@ class Tenant {
 
   void round() {
     REQUIRE(tpm_.spawn());
-    const bool early = choose(5) == 0;  // the power-on or the startup may be what is killed
-    std::thread killer = early ? killer_after(choose(3'000)) : std::thread();
-    const bool started = start();
-    REQUIRE((early || started));
-    if (!early) {
-      check();
-      killer = killer_after(choose(20'000));
+    switch (choose(5)) {
+      case 0:
+        kill_while_starting();
+        break;
+      case 1:
+      case 2:
+        kill_while_working();
+        break;
+      default:
+        kill_when_acknowledged();
     }
-    // Without the check: what was in flight is not known, so nothing new is begun.
-    while (!early && step()) {
-    }
-    killer.join();
     tpm_.kill();
     ++rounds_;
   }
@@ -68,6 +67,29 @@ class Tenant {
       std::this_thread::sleep_for(std::chrono::microseconds(microseconds));
       (void)signal_process(fd, SIGKILL);
     });
+  }
+
+  // The power-on or the startup may be what is killed.
+  void kill_while_starting() {
+    std::thread killer = killer_after(choose(3'000));
+    (void)start();
+    killer.join();
+  }
+  // Mostly during a commit: that is where the time goes.
+  void kill_while_working() {
+    REQUIRE(start());
+    check();
+    std::thread killer = killer_after(choose(20'000));
+    while (step()) {
+    }
+    killer.join();
+  }
+  // Right after a response, with nothing in flight.
+  void kill_when_acknowledged() {
+    REQUIRE(start());
+    check();
+    for (unsigned i = choose(8); i > 0; --i)
+      REQUIRE(step());
   }
 
   // False: killed meanwhile. A refused state fails the test.
