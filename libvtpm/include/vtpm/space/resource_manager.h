@@ -7,9 +7,11 @@
 // alone never pays for it. One thread; nothing blocks but the TPM.
 //
 // What a client can tell from the bare TPM, beyond having room for more:
-// - TPM2_GetCapability shows a space its own objects and sessions, but not through an audit or encrypt session:
+// - TPM2_GetCapability shows a space its own objects and sessions, but not through an audit or encrypt
+// session:
 //   those get the TPM's own answer, since its response HMAC covers it.
-// - An active session may be taken from its owner when all are in use (SessionWait): it then answers as one that
+// - An active session may be taken from its owner when all are in use (SessionWait): it then answers as one
+// that
 //   was flushed.
 // - Where command audit is on for ContextSave, ContextLoad or FlushContext (TPM2_SetCommandCodeAuditStatus),
 //   swaps are in the audit digest too.
