@@ -3,6 +3,7 @@
 
 import copy
 import os
+import signal
 
 import tpm2
 from tpm2 import ALG, CC, b2, u16, u32
@@ -25,18 +26,41 @@ class Lost(AssertionError):
     """The TPM does not have what it acknowledged."""
 
 
+class Hung(AssertionError):
+    """Neither an answer nor an error."""
+
+
+PATIENCE = 60  # seconds
+
+
+def give_up(*_):
+    raise Hung(f"no answer and no error within {PATIENCE} s")
+
+
+class Patience:
+    """Nothing on a device node may block for ever."""
+
+    def __enter__(self):
+        signal.signal(signal.SIGALRM, give_up)
+        signal.alarm(PATIENCE)
+
+    def __exit__(self, *_):
+        signal.alarm(0)
+
+
 class Tenant:
     def __init__(self, random, path):
         self.random, self.path, self.node = random, path, None
         self.acknowledged = {"nv": {}, "counter": None, "keys": {}}
         self.possible = None  # the state after the command under way
-        self.commands = self.clears = 0
+        self.commands = self.clears = self.resets = 0
 
     # ---- the node
 
     def open(self):
         self.close()
-        self.node = tpm2.Node(self.path)
+        with Patience():
+            self.node = tpm2.Node(self.path)
 
     def close(self):
         if self.node is not None:
@@ -48,7 +72,8 @@ class Tenant:
         password = [tpm2.Authorization(auth=auth)] if auth is not None else []
         data = tpm2.command(CC[name], [(h, b"") for h in handles], params, password)
         try:
-            answer = self.node.transceive(data)
+            with Patience():
+                answer = self.node.transceive(data)
         except OSError as error:
             raise Gone(f"{name}: {os.strerror(error.errno)}") from None
         if len(answer) < 10:
@@ -127,6 +152,10 @@ class Tenant:
 
         self.change(edit, "Clear", [tpm2.LOCKOUT], auth=b"")
         self.clears += 1
+        self.resets = self.reset_count()  # TPM2_Clear sets it to zero
+
+    def may_be_cleared(self):
+        return self.possible is not None and not self.possible["nv"] and self.possible["counter"] is None
 
     def look(self):
         self.check("at work")

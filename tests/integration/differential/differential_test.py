@@ -127,6 +127,8 @@ def realign(step, replicas, replica, response):
         raise Parted("a command for which only one TPM had room changed more than objects and sessions")
     if response.rc != 0:
         return
+    if step.code == tpm2.CC["ContextLoad"] and response.handle >> 24 in (0x02, 0x03):
+        raise Parted("a session's context was loaded by one TPM only, and is used up there")
     if response.handle is not None:
         replica.flush(response.handle)
     for session in [use.session for use in step.uses if use.session is not None]:

@@ -136,7 +136,7 @@ def resize(data):
 def damage(kind, data, area, position, value):
     if kind == "raw-tag":
         tag = [0x8001, 0x8002, 0x00C1, 0x00C4, 0, 0x8003][value % 6]
-        return u16(tag) + data[2:]
+        return u16(0 if u16(tag) == data[:2] else tag) + data[2:]
     if kind == "raw-code":
         # Never into something that exists: what it would do, the model does not know.
         return data[:6] + u32([0x1FF, 0x11E, 0x20000000 | 0x17B, 0x200, 0x179][value % 5]) + data[10:]
