@@ -37,7 +37,8 @@ void add_create(CLI::App& app, Context& context) {
   auto* verb = add_verb(app, context, "create", "Make a TPM; prints its id",
                         [&context, options] { return create(context, *options); });
   verb->add_option("--name", options->name, "A name for it, besides its id");
-  verb->add_flag("--durable", options->durable, "Keep it over restarts");
+  verb->add_flag("--durable", options->durable,
+                 "Keep it over restarts. One of that name that is stopped is started again");
   verb->add_option("--ek", options->ek, "Kind of its endorsement key (ecc-p256)");
   verb->add_option("--container", options->container,
                    "The id of the container that it is for, to be measured");

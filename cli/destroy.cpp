@@ -23,11 +23,25 @@ void remove_nodes(const std::vector<std::string>& paths) {
   }
 }
 
+// Of a durable TPM more than a process is gone: what, is said.
+Result<> tell_removed(const json::Value& instance) {
+  if (!instance.is_object() || instance.value("durable", json::Value()) != true) return {};
+  std::string text =
+      "removed the durable TPM " + shown(instance, "id") + " (" + shown(instance, "name") + "):";
+  const json::Value storage = instance.value("storage", json::Value());
+  const json::Value slots = storage.is_object() ? storage.value("slots", json::Value()) : json::Value();
+  if (slots.is_array())
+    for (const auto& slot : slots)
+      text += " " + shown(slot);
+  return print(text + "\n");
+}
+
 Result<> destroy_one(const Context& context, const std::string& id) {
   VTPM_TRY(const auto paths, node_paths(context, id));
-  VTPM_TRY(const auto answer, context.client().call("DELETE", instance_target(id)));
-  static_cast<void>(answer);
+  VTPM_TRY(const auto body, context.client().call("DELETE", instance_target(id)));
   remove_nodes(paths);
+  VTPM_TRY(const auto instance, parse_answer(body));
+  if (!context.json) VTPM_TRY_VOID(tell_removed(instance));
   return {};
 }
 

@@ -9,6 +9,18 @@
 namespace vtpm::cli {
 namespace {
 
+// The slot files on lines of their own; an ephemeral TPM has none.
+void show_storage(json::Value& instance) {
+  const json::Value storage = instance.value("storage", json::Value());
+  instance.erase("storage");
+  if (!storage.is_object()) return;
+  instance["sequence"] = storage.value("sequence", json::Value());
+  const json::Value slots = storage.value("slots", json::Value());
+  if (!slots.is_array() || slots.size() != 2) return;
+  instance["slot_a"] = slots[0];
+  instance["slot_b"] = slots[1];
+}
+
 Result<int> inspect(const Context& context, const std::string& id) {
   VTPM_TRY(const auto body, context.client().call("GET", instance_target(id)));
   VTPM_TRY(auto instance, parse_answer(body));
@@ -16,6 +28,7 @@ Result<int> inspect(const Context& context, const std::string& id) {
     if (instance.contains("created")) instance["created"] = shown_time(instance, "created") + " UTC";
     instance.erase("ek_public");  // long, and for programs
     instance.erase("ak_public");
+    show_storage(instance);
   }
   VTPM_TRY_VOID(context.json ? print_json(instance) : print_members(instance));
   return kDone;

@@ -15,6 +15,11 @@ const json::Value* instances_of(const json::Value& answer) {
   return member != answer.end() && member->is_array() ? &*member : nullptr;
 }
 
+bool is_durable(const json::Value& instance) {
+  const auto member = instance.find("durable");
+  return member != instance.end() && *member == true;
+}
+
 Result<int> list(const Context& context) {
   VTPM_TRY(const auto body, context.client().call("GET", "/v1/instances"));
   VTPM_TRY(const auto answer, parse_answer(body));
@@ -24,10 +29,11 @@ Result<int> list(const Context& context) {
   }
   const auto* instances = instances_of(answer);
   if (instances == nullptr) return Error(ErrorCode::Malformed, "vtpmd's answer is not a list of instances");
-  Table table({"ID", "NAME", "STATE", "OWNER", "CREATED (UTC)", "CONTAINER"});
+  Table table({"ID", "NAME", "STATE", "DURABLE", "OWNER", "CREATED (UTC)", "CONTAINER"});
   for (const auto& instance : *instances)
     table.add({shown(instance, "id"), shown(instance, "name"), shown(instance, "state"),
-               shown(instance, "owner_uid"), shown_time(instance, "created"), shown(instance, "container")});
+               is_durable(instance) ? "yes" : "-", shown(instance, "owner_uid"),
+               shown_time(instance, "created"), shown(instance, "container")});
   VTPM_TRY_VOID(print(table.text()));
   return kDone;
 }

@@ -32,8 +32,6 @@ Result<OciState> read_state() {
 
 // What this version cannot do is refused: a container must not start with less than it asked for.
 Result<> check_supported(const device::TpmAnnotations& annotations) {
-  if (annotations.durable)
-    return Error(ErrorCode::Unsupported, "dev.vtpm.durable is not supported by this version");
   if (annotations.policy)
     return Error(ErrorCode::Unsupported, "dev.vtpm.require-policy is not supported by this version");
   return {};
@@ -104,8 +102,11 @@ Result<Nodes> make_nodes(bool standard_names) {
 
 Result<std::string> launch(const Options& options, const OciState& state, const UniqueFd& pidfd,
                            const UniqueFd& config, const Nodes& nodes) {
-  control::LaunchRequest message{
-      state.id, state.annotations.image, state.annotations.name, false, {NodeKind::Managed}};
+  control::LaunchRequest message{state.id,
+                                 state.annotations.image,
+                                 state.annotations.name,
+                                 state.annotations.durable,
+                                 {NodeKind::Managed}};
   std::vector<int> fds = {pidfd.get(), config.get(), nodes.managed.server.get()};
   if (nodes.raw) {
     message.nodes.push_back(NodeKind::Raw);

@@ -156,7 +156,6 @@ Task<std::string> AttachServer::handle(PeerCredentials peer, Bytes message, Fds&
 }
 
 Task<std::string> AttachServer::launch(PeerCredentials peer, control::LaunchRequest request, Fds& fds) {
-  if (request.durable) co_return Error(ErrorCode::Unsupported, "durable instances are not built yet");
   if (fds.size() != request.nodes.size() + 2)
     co_return Error(ErrorCode::Malformed,
                     "a launch needs a pidfd, config.json and a /dev/fuse for each node");
@@ -170,17 +169,18 @@ Task<std::string> AttachServer::launch(PeerCredentials peer, control::LaunchRequ
   order.owner = peer.uid;
   order.quota = is_operator(peer, rules_) ? SIZE_MAX : quota_;
   order.name = std::move(request.name);
-  order.container = request.container;
-  order.image = std::move(request.image);
-  order.config = std::move(config);
-  order.container_process = std::move(fds[0]);
+  order.durable = request.durable;
+  order.launch.container = request.container;
+  order.launch.image = std::move(request.image);
+  order.launch.config = std::move(config);
+  order.launch.container_process = std::move(fds[0]);
   VTPM_CO_TRY(std::string id, co_await instances_.create(std::move(order)));
   for (std::size_t i = 0; i < request.nodes.size(); ++i) {
     Node node = container_node(request.nodes[i]);
     const auto served = co_await instances_.serve(id, std::move(node), std::move(fds[i + 2]));
     if (served) continue;
-    const auto destroyed = co_await instances_.destroy(id, "attach-failed");
-    if (!destroyed) log_line(LogLevel::Warning, "instance " + id + ": " + destroyed.error().context);
+    const auto ended = co_await instances_.end(id, "attach-failed");
+    if (!ended) log_line(LogLevel::Warning, "instance " + id + ": " + ended.error().context);
     co_return served.error();
   }
   log_line(LogLevel::Info, "instance " + id + " for container " + request.container);
@@ -219,7 +219,7 @@ Task<std::string> AttachServer::detach(PeerCredentials peer, control::DetachRequ
 
 // Only the launching user's: container ids are chosen by users, and two of them may choose the same.
 Task<std::string> AttachServer::release(PeerCredentials peer, control::ReleaseRequest request) {
-  VTPM_CO_TRY_VOID(co_await instances_.destroy_container(request.container, peer.uid));
+  VTPM_CO_TRY_VOID(co_await instances_.end_container(request.container, peer.uid));
   co_return std::string();
 }
 

@@ -3,6 +3,7 @@
 
 #include "daemon/supervisor/logging.h"
 
+#include <vtpm/os/encoding.h>
 #include <vtpm/os/process.h>
 
 #include <poll.h>
@@ -13,6 +14,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 
 namespace vtpm::supervisor {
 namespace {
@@ -22,6 +24,17 @@ using namespace std::chrono_literals;
 constexpr auto kConversation = 5s;    // in total, with an engine that tenants use
 constexpr auto kEndDeadline = 2s;     // from the loss of its socket to an engine's exit
 constexpr auto kStatusDeadline = 1s;  // for the zygote to tell an exit status
+
+// What SQLite's integers hold; a commit for each microsecond reaches it after 292,000 years.
+constexpr std::uint64_t kMaxSequence = std::numeric_limits<std::int64_t>::max();
+
+Result<ipc::InstanceIdBytes> id_bytes(const std::string& id) {
+  VTPM_TRY(const Bytes bytes, from_hex(id));
+  ipc::InstanceIdBytes out{};
+  if (bytes.size() != out.size()) return Error(ErrorCode::Internal, "an id that is not of 8 bytes: " + id);
+  std::copy(bytes.begin(), bytes.end(), out.begin());
+  return out;
+}
 
 bool wait_for_end(int pidfd, std::chrono::milliseconds limit) {
   pollfd p{pidfd, POLLIN, 0};
@@ -48,6 +61,13 @@ void Engine::kill() noexcept {
 
 void Engine::begin_conversation() {
   link->set_deadline(after(kConversation));
+}
+
+Result<std::uint64_t> committed_sequence(ipc::EngineLink& link) {
+  VTPM_TRY(const ipc::EngineStatus status, link.status());
+  if (status.sequence > kMaxSequence)
+    return Error(ErrorCode::Malformed, "the engine tells a sequence that cannot be");
+  return status.sequence;
 }
 
 bool is_fatal_to_engine(ErrorCode code) noexcept {
@@ -84,35 +104,80 @@ Result<ipc::SpawnedEngine> Engines::spawn() {
   return zygotes_.back()->spawn();
 }
 
-Result<Manufactured> Engines::manufacture(const std::string& launch_document) {
+Result<std::shared_ptr<Engine>> Engines::power_on(std::optional<Storage> storage) {
   VTPM_TRY(ipc::SpawnedEngine spawned, spawn());
   auto engine =
       std::make_shared<Engine>(Engine{std::move(spawned.link), std::move(spawned.pidfd), spawned.pid});
-  auto powered = engine->link->power_on();
-  if (!powered) {
-    engine->kill();
-    return powered.error().within("power-on of a new TPM");
+  Result<> powered;
+  if (storage) {
+    const auto id = id_bytes(storage->id);
+    auto sequence =
+        id ? engine->link->power_on_durable(*id, storage->state_key, storage->least_sequence,
+                                            std::move(storage->slots.a), std::move(storage->slots.b))
+           : Result<std::uint64_t>(id.error());
+    if (!sequence) powered = sequence.error();
+  } else {
+    powered = engine->link->power_on();
   }
-  auto identity = identity::provision(*engine->link, launch_document);
-  if (!identity) {
-    engine->kill();
-    return identity.error().within("provisioning of a new TPM");
-  }
-  return Manufactured{std::move(engine), std::move(*identity)};
+  if (powered) return engine;
+  end(*engine, true);
+  return powered.error();
+}
+
+Result<Manufactured> Engines::manufacture(const std::string& launch_document) {
+  auto engine = power_on(std::nullopt);
+  if (!engine) return engine.error().within("power-on of a new TPM");
+  auto identity = identity::provision(*(*engine)->link, launch_document);
+  if (identity) return Manufactured{std::move(*engine), std::move(*identity)};
+  (*engine)->kill();
+  return identity.error().within("provisioning of a new TPM");
+}
+
+Result<Manufactured> Engines::manufacture_durable(const std::string& launch_document, Storage storage) {
+  auto engine = power_on(std::move(storage));
+  if (!engine) return engine.error().within("power-on of a new TPM");
+  auto identity = identity::provision(*(*engine)->link, launch_document);
+  auto sequence = identity ? committed_sequence(*(*engine)->link) : Result<std::uint64_t>(identity.error());
+  if (sequence) return Manufactured{std::move(*engine), std::move(*identity), *sequence};
+  end(**engine, true);
+  return sequence.error().within("provisioning of a new TPM");
+}
+
+Result<Manufactured> Engines::resume(const std::string& launch_document, Storage storage,
+                                     const identity::Identity& identity) {
+  VTPM_TRY(std::shared_ptr<Engine> engine, power_on(std::move(storage)));
+  const Result<> resumed = identity::resume(*engine->link, identity, launch_document);
+  const auto sequence = resumed ? committed_sequence(*engine->link) : Result<std::uint64_t>(resumed.error());
+  if (sequence) return Manufactured{std::move(engine), identity, *sequence};
+  // It may be stopped in order: what it stored is whole.
+  static_cast<void>(retire(*engine));
+  return sequence.error();
 }
 
 Result<> Engines::retire(Engine& engine) {
   engine.begin_conversation();
   Result<> orderly = engine.link->shutdown();
-  engine.link.reset();
   // One that did not answer in time will not end by itself either.
-  const bool stuck = !orderly && orderly.error().kind() == ErrorCode::Timeout;
-  if (stuck || !wait_for_end(engine.pidfd.get(), kEndDeadline)) {
-    engine.kill();
-    if (orderly) orderly = Error(ErrorCode::Timeout, "the engine did not end and was killed");
-  }
-  how_it_ended(engine.pid);  // lets the zygote forget it
+  const bool ended = end(engine, !orderly && orderly.error().kind() == ErrorCode::Timeout);
+  if (orderly && !ended) orderly = Error(ErrorCode::Timeout, "the engine did not end and was killed");
   return orderly;
+}
+
+Result<std::uint64_t> Engines::stop(Engine& engine) {
+  engine.begin_conversation();
+  const Result<> orderly = engine.link->shutdown();
+  const auto sequence = orderly ? committed_sequence(*engine.link) : Result<std::uint64_t>(orderly.error());
+  end(engine, !sequence && sequence.error().kind() == ErrorCode::Timeout);
+  return sequence;
+}
+
+// Without its link an engine ends by itself. False: it did not, and was killed.
+bool Engines::end(Engine& engine, bool stuck) {
+  engine.link.reset();
+  const bool ended = !stuck && wait_for_end(engine.pidfd.get(), kEndDeadline);
+  if (!ended) engine.kill();
+  how_it_ended(engine.pid);  // lets the zygote forget it
+  return ended;
 }
 
 void Engines::took_over(pid_t pid) {

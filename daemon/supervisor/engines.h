@@ -4,8 +4,10 @@
 
 #include "daemon/identity/identity.h"
 #include "daemon/ipc/engine_link.h"
+#include "daemon/supervisor/slot_files.h"
 
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -27,7 +29,19 @@ struct Engine {
 struct Manufactured {
   std::shared_ptr<Engine> engine;
   identity::Identity identity;
+  std::uint64_t sequence = 0;  // of a durable TPM's last commit
 };
+
+// Where a durable TPM is kept, and what opens it.
+struct Storage {
+  std::string id;
+  Secret state_key;
+  std::uint64_t least_sequence;  // an older state is refused
+  SlotFds slots;
+};
+
+// The sequence of a durable TPM's last commit, as its engine tells. One that cannot be: Malformed.
+Result<std::uint64_t> committed_sequence(ipc::EngineLink& link);
 
 // Whether an error of an EngineLink means that the engine is of no further use.
 bool is_fatal_to_engine(ErrorCode code) noexcept;
@@ -41,9 +55,17 @@ class Engines {
   // Forks an engine and provisions its TPM with the launch document measured. On an error no engine is left.
   // A zygote that has died is replaced.
   Result<Manufactured> manufacture(const std::string& launch_document);
+  // The same, into new slot files.
+  Result<Manufactured> manufacture_durable(const std::string& launch_document, Storage storage);
+  // An engine that continues from slot files, after a TPM Reset; the launch is measured anew. Errors as
+  // EngineLink::power_on_durable and identity::resume. On an error no engine is left.
+  Result<Manufactured> resume(const std::string& launch_document, Storage storage,
+                              const identity::Identity& identity);
   // Orderly TPM2_Shutdown, then the process's end; killed when it does not end by itself. The engine's link
   // is gone afterwards. An error says why the end was not orderly.
   Result<> retire(Engine& engine);
+  // The same for a durable TPM: the sequence of its last commit, that of the shutdown.
+  Result<std::uint64_t> stop(Engine& engine);
   // How an engine whose pidfd is readable ended, for people.
   std::string how_it_ended(pid_t pid);
   // An engine of an earlier vtpmd's zygote: nobody tells how it ends.
@@ -55,6 +77,8 @@ class Engines {
   explicit Engines(std::string path) : path_(std::move(path)) {}
   Result<> start_zygote();
   Result<ipc::SpawnedEngine> spawn();
+  Result<std::shared_ptr<Engine>> power_on(std::optional<Storage> storage);
+  bool end(Engine& engine, bool stuck);
 
   std::string path_;
   std::mutex mutex_;  // guards zygotes_ and taken_over_

@@ -21,22 +21,33 @@ json::Value nodes_of(const Instance& instance) {
   json::Value nodes = json::Value::array();
   if (const auto* state = std::get_if<Running>(&instance.state))
     for (const Node& node : state->nodes)
-      nodes.push_back({{"kind", control::to_string(node.kind)}, {"path", node.path}});
+      nodes.push_back({{"kind", control::to_string(node.kind)},
+                       {"path", node.path},
+                       {"state", node.gone ? "gone" : "served"}});
   return nodes;
 }
 
+// What is kept of a durable instance: null for others.
+json::Value storage_of(const Context& context, const InstanceRow& row) {
+  if (!row.durable) return nullptr;
+  return {{"slots", context.instances.slot_files().paths(row.id)}, {"sequence", row.durable->sequence}};
+}
+
 // The instance as the API shows it. Precondition: it is shown.
-json::Value describe(const Instance& instance, const Provisioned& made) {
+json::Value describe(const Context& context, const Instance& instance, const Provisioned& made) {
   const InstanceRow& row = instance.row;
   const auto* failed = std::get_if<Failed>(&instance.state);
-  json::Value out{{"id", row.id}, {"owner_uid", row.owner_uid}, {"created", row.created}, {"durable", false}};
+  json::Value out{{"id", row.id}, {"owner_uid", row.owner_uid}, {"created", row.created}};
+  out["durable"] = row.durable.has_value();
+  out["storage"] = storage_of(context, row);
   out["name"] = text_or_null(row.name);
   out["container"] = text_or_null(row.container);
   out["image"] = text_or_null(row.image);
   out["config"] = text_or_null(row.config);
-  out["state"] = failed != nullptr ? "failed" : "running";
+  out["state"] = state_name(instance.state);
   out["reason"] = failed != nullptr ? json::Value(failed->reason) : json::Value(nullptr);
-  out["pid"] = failed != nullptr ? json::Value(nullptr) : json::Value(made.engine_pid);
+  const bool running = std::holds_alternative<Running>(instance.state);
+  out["pid"] = running ? json::Value(made.engine_pid) : json::Value(nullptr);
   out["ek_name"] = to_hex(made.identity.ek_name);
   out["ak_name"] = to_hex(made.identity.ak_name);
   out["ek_public"] = to_base64(made.identity.ek_public);
@@ -51,7 +62,7 @@ Result<json::Value> describe(Context& context, const std::string& id) {
   const Instance* instance = context.registry.find(id);
   const Provisioned* made = instance == nullptr ? nullptr : shown(*instance);
   if (made == nullptr) return Error(ErrorCode::NotFound, "no instance " + id);
-  return describe(*instance, *made);
+  return describe(context, *instance, *made);
 }
 
 // As `describe`, after its end.
@@ -77,12 +88,11 @@ Result<Order> parse_order(const HttpRequest& request) {
   VTPM_TRY(const json::Value document, json::parse(request.body, kMaxBody));
   VTPM_TRY(json::Reader reader, json::Reader::of(document));
   VTPM_TRY(order.name, reader.optional_string("name"));
-  VTPM_TRY(order.container, json::optional_plain_text(reader, "container", kMaxId));
-  VTPM_TRY(order.image, json::optional_content_digest(reader, "image"));
-  VTPM_TRY(const bool durable, reader.optional_boolean("durable", false));
+  VTPM_TRY(order.launch.container, json::optional_plain_text(reader, "container", kMaxId));
+  VTPM_TRY(order.launch.image, json::optional_content_digest(reader, "image"));
+  VTPM_TRY(order.durable, reader.optional_boolean("durable", false));
   VTPM_TRY(const auto ek, reader.optional_string("ek"));
   VTPM_TRY_VOID(reader.done());
-  if (durable) return Error(ErrorCode::Unsupported, "durable instances are not built yet");
   if (ek && *ek != "ecc-p256")
     return Error(ErrorCode::Unsupported, "ek: only ecc-p256 is built yet, not " + *ek);
   return order;
@@ -135,7 +145,7 @@ Task<HttpReply> list_instances(Context& context, HttpRequest request) {
   for (const auto& [id, instance] : context.registry.all()) {
     const Provisioned* made = shown(instance);
     if (made != nullptr && may_use(request.peer, context.rules, instance.row.owner_uid))
-      list.push_back(describe(instance, *made));
+      list.push_back(describe(context, instance, *made));
   }
   const json::Value body{{"instances", std::move(list)}};
   co_return reply_with(body);

@@ -11,7 +11,11 @@ namespace vtpm::supervisor {
 asio::awaitable<void> Instances::engine_died(std::string id, pid_t pid) {
   Instance* instance = registry_.find(id);
   auto* state = instance == nullptr ? nullptr : std::get_if<Running>(&instance->state);
-  if (state == nullptr) co_return;
+  if (state == nullptr || state->made.engine_pid != pid) co_return;
+  if (instance->row.durable) {
+    co_await reset(std::move(id), pid);
+    co_return;
+  }
   const auto supervision = state->supervision;
   supervision->stop_watching_engine();  // the container's end is waited for: the instance goes with it
   Provisioned made = std::move(state->made);
@@ -36,8 +40,23 @@ asio::awaitable<void> Instances::engine_died(std::string id, pid_t pid) {
   publish("instance.failed", *instance, failed->reason);
 }
 
-Task<> Instances::destroy(std::string id, std::string reason) {
+Task<> Instances::end(std::string id, std::string reason) {
+  co_await settle(id);
   Instance* instance = registry_.find(id);
+  if (instance == nullptr || !instance->row.durable)
+    co_return co_await destroy(std::move(id), std::move(reason));
+  if (std::holds_alternative<Running>(instance->state))
+    co_return co_await stop_running(std::move(id), std::move(reason));
+  co_return Result<>();  // it has stopped or failed already
+}
+
+Task<> Instances::destroy(std::string id, std::string reason) {
+  co_await settle(id);
+  Instance* instance = registry_.find(id);
+  const bool stored = instance != nullptr && instance->row.durable;
+  if (stored &&
+      (std::holds_alternative<Stopped>(instance->state) || std::holds_alternative<Failed>(instance->state)))
+    co_return co_await destroy_stored(std::move(id), std::move(reason));
   if (instance != nullptr && std::holds_alternative<Running>(instance->state))
     co_return co_await end_running(std::move(id), std::move(reason));
   if (instance != nullptr && std::holds_alternative<Failed>(instance->state))
@@ -63,14 +82,14 @@ Task<> Instances::end_running(std::string id, std::string reason) {
   const auto logged = co_await run_on(workers_.store, end);
   if (logged) {
     supervision->stop_watching();
+    if (registry_.find(id)->row.durable) co_await remove_files(id);
     removed(id, reason);
     co_return Result<>();
   }
   instance = registry_.find(id);
   made = std::move(std::get<Destroying>(instance->state).made);
-  instance->state =
-      Failed{std::move(made), "destroyed, but not logged: " + logged.error().context, false, supervision};
-  changed_.cancel();
+  become(id,
+         Failed{std::move(made), "destroyed, but not logged: " + logged.error().context, false, supervision});
   co_return logged.error();
 }
 
@@ -92,18 +111,18 @@ Task<> Instances::end_failed(std::string id, std::string reason) {
   co_return Result<>();
 }
 
-asio::awaitable<void> Instances::destroy_quietly(std::string id, std::string reason) {
-  const auto outcome = co_await destroy(id, std::move(reason));
+asio::awaitable<void> Instances::end_quietly(std::string id, std::string reason) {
+  const auto outcome = co_await end(id, std::move(reason));
   if (!outcome && outcome.error().kind() != ErrorCode::NotFound)
     log_line(LogLevel::Error, "instance " + id + ": " + outcome.error().context);
 }
 
-Task<> Instances::destroy_container(std::string container, uid_t owner) {
+Task<> Instances::end_container(std::string container, uid_t owner) {
   std::vector<std::string> bound;
   for (const auto& [id, instance] : registry_.all())
     if (instance.row.container == container && instance.row.owner_uid == owner) bound.push_back(id);
   for (const std::string& id : bound) {
-    const auto outcome = co_await destroy(id, "container-ended");
+    const auto outcome = co_await end(id, "container-ended");
     if (!outcome && outcome.error().kind() != ErrorCode::NotFound) co_return outcome;
   }
   co_return Result<>();
@@ -111,15 +130,21 @@ Task<> Instances::destroy_container(std::string container, uid_t owner) {
 
 asio::awaitable<void> Instances::stop() {
   stopping_ = true;
+  interval_.cancel();
   for (const auto& [id, instance] : registry_.all())
     if (std::holds_alternative<Running>(instance.state))
-      spawn(executor_, "destruction of an instance", destroy_quietly(id, "supervisor-stopped"));
-  const auto busy = [](const auto& pair) { return !std::holds_alternative<Failed>(pair.second.state); };
+      spawn(executor_, "end of an instance", end_quietly(id, "supervisor-stopped"));
+  const auto busy = [](const auto& pair) {
+    const State& state = pair.second.state;
+    return !std::holds_alternative<Failed>(state) && !std::holds_alternative<Stopped>(state);
+  };
   while (std::any_of(registry_.all().begin(), registry_.all().end(), busy))
     co_await wait_for_change();
   // A container that lives on must not keep the daemon.
-  for (const auto& [id, instance] : registry_.all())
-    std::get<Failed>(instance.state).supervision->stop_watching();
+  for (const auto& [id, instance] : registry_.all()) {
+    const auto* failed = std::get_if<Failed>(&instance.state);
+    if (failed != nullptr && failed->supervision) failed->supervision->stop_watching();
+  }
 }
 
 void Instances::removed(const std::string& id, std::string_view reason) {

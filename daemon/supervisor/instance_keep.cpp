@@ -146,7 +146,7 @@ asio::awaitable<void> Instances::take_back_one(LeftRunning left) {
     if (taken)
       taken = supervise(id, std::move(engine), std::move(runtime->made), std::move(runtime->nodes),
                         std::move(left.held.container));
-    if (!taken) co_await destroy_quietly(id, "engine-died");
+    if (!taken) co_await end_quietly(id, "engine-died");
   } else {
     log_line(LogLevel::Error, "instance " + id + " cannot be taken back: " + runtime.error().context);
     co_await let_go(id);
@@ -162,16 +162,19 @@ asio::awaitable<void> Instances::take_back_one(LeftRunning left) {
 // Everything that is begun comes to its end; then nothing of what runs is touched any more.
 asio::awaitable<void> Instances::hand_over() {
   stopping_ = true;
+  interval_.cancel();
   const auto busy = [](const auto& pair) {
     return !std::holds_alternative<Running>(pair.second.state) &&
-           !std::holds_alternative<Failed>(pair.second.state);
+           !std::holds_alternative<Failed>(pair.second.state) &&
+           !std::holds_alternative<Stopped>(pair.second.state);
   };
   while (std::any_of(registry_.all().begin(), registry_.all().end(), busy))
     co_await wait_for_change();
   std::vector<std::shared_ptr<Supervision>> all;
   for (const auto& [id, instance] : registry_.all()) {
     if (const auto* running = std::get_if<Running>(&instance.state)) all.push_back(running->supervision);
-    if (const auto* failed = std::get_if<Failed>(&instance.state)) all.push_back(failed->supervision);
+    const auto* failed = std::get_if<Failed>(&instance.state);
+    if (failed != nullptr && failed->supervision) all.push_back(failed->supervision);
   }
   for (const auto& supervision : all) {
     const auto turn = co_await supervision->turn.acquire();

@@ -19,11 +19,25 @@ namespace {
 
 constexpr std::size_t kIdBytes = 8;
 
-// nullptr: none, the instance is made or destroyed.
+// nullptr: none, the instance is not running, or between two states.
 Supervision* supervision_of(const Instance& instance) {
   if (const auto* running = std::get_if<Running>(&instance.state)) return running->supervision.get();
   if (const auto* failed = std::get_if<Failed>(&instance.state)) return failed->supervision.get();
   return nullptr;
+}
+
+// The order's instance, or its container's.
+bool is_meant(const InstanceRow& row, const Order& order) {
+  return row.owner_uid == order.owner &&
+         ((order.name && row.name == order.name) ||
+          (order.launch.container && row.container == order.launch.container));
+}
+
+// A durable instance that an operator started and nobody uses: it may be had for a container.
+bool is_idle(const Instance& instance) {
+  const auto* running = std::get_if<Running>(&instance.state);
+  return running != nullptr && instance.row.durable && running->nodes.empty() &&
+         running->supervision->container_pidfd() < 0;
 }
 
 Result<std::string> random_id() {
@@ -31,7 +45,8 @@ Result<std::string> random_id() {
   return to_hex(bytes.view());
 }
 
-// A duplicate for the reactor, so that a watch may end before the pidfd does.
+}  // namespace
+
 Result<> watch(Descriptor& descriptor, int pidfd) {
   UniqueFd copy(::fcntl(pidfd, F_DUPFD_CLOEXEC, 3));
   if (!copy) return errno_error("a process cannot be watched", errno);
@@ -42,20 +57,25 @@ Result<> watch(Descriptor& descriptor, int pidfd) {
   return {};
 }
 
-}  // namespace
-
 Task<std::string> Instances::create(Order order) {
   if (stopping_) co_return Error(ErrorCode::Unavailable, "vtpmd is stopping");
+  if (order.durable && !order.name) order.name = order.launch.container;
   if (order.name) VTPM_CO_TRY_VOID(check_name(*order.name));
-  VTPM_CO_TRY_VOID(co_await make_way(order.owner, order.name, order.container));
+  VTPM_CO_TRY_VOID(co_await make_way(order));
+  VTPM_CO_TRY(const std::optional<std::string> known, known_durable(order));
+  if (known) co_return co_await start_again(*known, std::move(order.launch));
+  co_return co_await create_new(std::move(order));
+}
+
+Task<std::string> Instances::create_new(Order order) {
   VTPM_CO_TRY(const std::string id, random_id());
-  const InstanceRow row{id, order.name, order.owner, now_ms(), order.container, order.image, order.config};
+  const LaunchedFor& launch = order.launch;
+  const InstanceRow row{id, order.name, order.owner, now_ms(), launch.container, launch.image, launch.config};
   VTPM_CO_TRY_VOID(registry_.add(row, order.quota));
 
-  const log::Launch launch{id, order.owner, order.container, order.image, order.config};
-  const std::string document = log::launch_document(launch);
-  const auto make = [this, document] { return engines_.manufacture(document); };
-  auto made = co_await run_on(workers_.makers, make);
+  const std::string document =
+      log::launch_document({id, order.owner, launch.container, launch.image, launch.config});
+  auto made = co_await make(id, order.durable, document);
   if (!made) {
     removed(id, made.error().context);
     co_return made.error();
@@ -63,77 +83,107 @@ Task<std::string> Instances::create(Order order) {
   const log::Sha256 digest = tpm::sha256(as_bytes(document));
   Provisioned provisioned{made->identity, digest, 0, made->engine->pid, {}};
   provisioned.event_log.append(tpm::kLaunchPcr, digest, log::kLaunchContent, document);
-  auto index = co_await commit(row, *made, digest, runtime_text(provisioned, {}));
+  auto index = co_await commit(registry_.find(id)->row, *made, digest, runtime_text(provisioned, {}));
   if (!index) {
-    made->engine->kill();
+    co_await discard(id, made->engine);
     removed(id, index.error().context);
     co_return index.error();
   }
   provisioned.log_index = *index;
+  ++counters_.created;
   const auto started =
-      start(id, std::move(*made), std::move(provisioned), std::move(order.container_process));
+      start(id, std::move(*made), std::move(provisioned), std::move(order.launch.container_process));
   if (!started) {  // unwatched, it would outlive its engine or its container
-    co_await destroy_quietly(id, "attach-failed");
+    co_await end_quietly(id, "attach-failed");
     co_return started.error();
   }
   co_await keep(id);
   if (stopping_) {
-    co_await destroy_quietly(id, "supervisor-stopped");
+    co_await end_quietly(id, "supervisor-stopped");
     co_return Error(ErrorCode::Unavailable, "vtpmd is stopping");
   }
   co_return id;
 }
 
-bool Instances::is_leaving(uid_t owner, const std::optional<std::string>& name,
-                           const std::optional<std::string>& container) const {
-  const auto matches = [&](const auto& pair) {
-    const InstanceRow& row = pair.second.row;
-    return std::holds_alternative<Destroying>(pair.second.state) && row.owner_uid == owner &&
-           ((name && row.name == name) || (container && row.container == container));
-  };
-  return std::any_of(registry_.all().begin(), registry_.all().end(), matches);
+Task<Manufactured> Instances::make(std::string id, bool durable, std::string document) {
+  if (!durable) {
+    const auto make = [this, document] { return engines_.manufacture(document); };
+    co_return co_await run_on(workers_.makers, make);
+  }
+  VTPM_CO_TRY(const HostKey::Shared host_key, co_await host_key_.get(keys_in_use()));
+  const auto make = [this, host_key, id, document] { return durable_.make(*host_key, id, document); };
+  VTPM_CO_TRY(NewDurable made, co_await run_on(workers_.makers, make));
+  registry_.find(id)->row.durable = std::move(made.row);
+  co_return std::move(made.made);
 }
 
-// A container that was started again has the id and the name of its dead predecessor, whose end may not have
-// been worked off yet.
-Task<> Instances::make_way(uid_t owner, std::optional<std::string> name,
-                           std::optional<std::string> container) {
+bool Instances::is_leaving(const Order& order) const {
+  const auto leaves = [&](const auto& pair) {
+    const State& state = pair.second.state;
+    return is_meant(pair.second.row, order) &&
+           (std::holds_alternative<Destroying>(state) || is_between_states(state));
+  };
+  return std::any_of(registry_.all().begin(), registry_.all().end(), leaves);
+}
+
+// The instances of the order's name or container whose own container has ended, or that have none to lose.
+Result<std::vector<std::string>> Instances::over(const Order& order) const {
   std::vector<std::string> ended;
   for (const auto& [id, instance] : registry_.all()) {
     Supervision* supervision = supervision_of(instance);
-    if (supervision == nullptr || instance.row.owner_uid != owner) continue;
-    const bool same_name = name && instance.row.name == name;
-    const bool same_container = container && instance.row.container == container;
-    if (!same_name && !same_container) continue;
+    if (supervision == nullptr || !is_meant(instance.row, order)) continue;
     const int end = supervision->container_pidfd();
-    if (end >= 0 && has_ended(end))
+    const bool taken_over = order.durable && order.launch.container_process && is_idle(instance);
+    if (taken_over || (end >= 0 && has_ended(end)))
       ended.push_back(id);
-    else if (same_container && end >= 0 && std::holds_alternative<Running>(instance.state))
-      co_return Error(ErrorCode::Conflict, "container " + *container + " has an instance already: " + id);
+    else if (order.launch.container && instance.row.container == order.launch.container && end >= 0 &&
+             std::holds_alternative<Running>(instance.state))
+      return Error(ErrorCode::Conflict,
+                   "container " + *order.launch.container + " has an instance already: " + id);
   }
-  for (const std::string& id : ended)
-    co_await destroy_quietly(id, "container-ended");
-  while (is_leaving(owner, name, container))
-    co_await wait_for_change();
+  return ended;
+}
+
+// A container that was started again has the id and the name of its dead predecessor, whose end may not have
+// been worked off yet. Twice: what was between two states may turn out to be over.
+Task<> Instances::make_way(const Order& order) {
+  for (int pass = 0; pass < 2; ++pass) {
+    VTPM_CO_TRY(const std::vector<std::string> ended, over(order));
+    for (const std::string& id : ended)
+      co_await end_quietly(id, "container-ended");
+    while (is_leaving(order))
+      co_await wait_for_change();
+  }
   co_return Result<>();
 }
 
-Task<std::uint64_t> Instances::commit(const InstanceRow& row, const Manufactured& made,
-                                      const log::Sha256& launch, std::string runtime) {
+Task<std::uint64_t> Instances::commit(InstanceRow row, const Manufactured& made, const log::Sha256& launch,
+                                      std::string runtime) {
   const log::InstanceCreate entry{row.created,           row.id,    row.owner_uid, host_start_,
                                   row.container,         row.image, row.config,    made.identity.ek_name,
                                   made.identity.ak_name, launch};
-  const auto add = [this, row, entry, runtime = std::move(runtime)] {
-    return store_.add_instance(row, entry, runtime);
+  const auto add = [this, row = std::move(row), entry, identity = made.identity,
+                    runtime = std::move(runtime)] {
+    return store_.add_instance(row, entry, identity, runtime);
   };
   co_return co_await run_on(workers_.store, add);
+}
+
+// Of an instance that nobody was told of.
+asio::awaitable<void> Instances::discard(std::string id, std::shared_ptr<Engine> engine) {
+  if (!registry_.find(id)->row.durable) {
+    engine->kill();
+    co_return;
+  }
+  const auto undo = [this, id, engine] { return durable_.discard(id, engine.get()); };
+  const auto undone = co_await run_on(workers_.makers, undo);
+  if (!undone) log_line(LogLevel::Error, "instance " + id + ": not removed: " + undone.error().context);
 }
 
 Result<> Instances::start(const std::string& id, Manufactured made, Provisioned provisioned,
                           UniqueFd container_process) {
   const auto watched =
       supervise(id, std::move(made.engine), std::move(provisioned), {}, std::move(container_process));
-  ++counters_.created;
   publish("instance.create", *registry_.find(id), "");
   return watched;
 }
@@ -143,7 +193,7 @@ Result<> Instances::supervise(const std::string& id, std::shared_ptr<Engine> eng
   auto supervision = std::make_shared<Supervision>(executor_, std::move(engine));
   auto watched = watch(supervision->engine_end, supervision->engine->pidfd.get());
   if (watched && container_process) watched = watch(supervision->container_end, container_process.get());
-  registry_.find(id)->state = Running{std::move(made), supervision, std::move(nodes)};
+  become(id, Running{std::move(made), supervision, std::move(nodes)});
   if (!watched) return watched;
   spawn(executor_, "watch of an engine", watch_engine(id, supervision));
   if (container_process) spawn(executor_, "watch of a container", watch_container(id, supervision));
@@ -151,13 +201,14 @@ Result<> Instances::supervise(const std::string& id, std::shared_ptr<Engine> eng
 }
 
 asio::awaitable<void> Instances::watch_engine(std::string id, std::shared_ptr<Supervision> supervision) {
+  const pid_t pid = supervision->engine->pid;
   const auto [error] = co_await supervision->engine_end.async_wait(Descriptor::wait_read, kResume);
-  if (!error) co_await engine_died(id, supervision->engine->pid);
+  if (!error) co_await engine_died(id, pid);
 }
 
 asio::awaitable<void> Instances::watch_container(std::string id, std::shared_ptr<Supervision> supervision) {
   const auto [error] = co_await supervision->container_end.async_wait(Descriptor::wait_read, kResume);
-  if (!error) co_await destroy_quietly(id, "container-ended");
+  if (!error) co_await end_quietly(id, "container-ended");
 }
 
 }  // namespace vtpm::supervisor

@@ -7,19 +7,29 @@
 #include "daemon/supervisor/supervision.h"
 #include "json/strict.h"
 
+#include <fcntl.h>
+
+#include <cerrno>
+
 namespace vtpm::supervisor {
 namespace {
 
 constexpr std::size_t kMaxNodes = 16;
 
-Error not_running(const std::string& id) {
-  return {ErrorCode::Conflict, "instance " + id + " is not running: its engine has ended"};
+Error not_running(const std::string& id, const State& state) {
+  const std::string text = "instance " + id + " is not running: ";
+  if (const auto* failed = std::get_if<Failed>(&state)) return {ErrorCode::Conflict, text + failed->reason};
+  if (std::holds_alternative<Stopped>(state))
+    return {ErrorCode::Conflict,
+            text + "it is stopped; it starts with its container, or by vtpmctl attach or create"};
+  return {ErrorCode::Busy, text + "it is " + std::string(state_name(state))};
 }
 
 }  // namespace
 
 Instances::Instances(asio::any_io_executor executor, Workers& workers, Engines& engines, Keeper& keeper,
-                     Store& store, Registry& registry, EventBus& events, std::uint64_t host_start)
+                     Store& store, Registry& registry, EventBus& events, HostKey& host_key,
+                     DurableEngines& durable, std::uint64_t host_start)
     : executor_(std::move(executor)),
       workers_(workers),
       engines_(engines),
@@ -27,12 +37,29 @@ Instances::Instances(asio::any_io_executor executor, Workers& workers, Engines& 
       store_(store),
       registry_(registry),
       events_(events),
+      host_key_(host_key),
+      durable_(durable),
       host_start_(host_start),
       keeper_end_(executor_),
-      changed_(executor_, asio::steady_timer::time_point::max()) {}
+      changed_(executor_, asio::steady_timer::time_point::max()),
+      interval_(executor_) {}
 
 asio::awaitable<void> Instances::wait_for_change() {
   co_await changed_.async_wait(kResume);
+}
+
+// What is between two states is waited for.
+asio::awaitable<void> Instances::settle(std::string id) {
+  for (;;) {
+    const Instance* instance = registry_.find(id);
+    if (instance == nullptr || !is_between_states(instance->state)) co_return;
+    co_await wait_for_change();
+  }
+}
+
+void Instances::become(const std::string& id, State state) {
+  registry_.find(id)->state = std::move(state);
+  changed_.cancel();
 }
 
 Result<Running*> Instances::running(const std::string& id) {
@@ -40,17 +67,22 @@ Result<Running*> Instances::running(const std::string& id) {
   if (instance == nullptr || shown(*instance) == nullptr)
     return Error(ErrorCode::NotFound, "no instance " + id);
   auto* state = std::get_if<Running>(&instance->state);
-  if (state == nullptr) return not_running(id);
+  if (state == nullptr) return not_running(id, instance->state);
   return state;
 }
 
 Task<> Instances::serve(std::string id, Node node, UniqueFd fuse) {
+  VTPM_CO_TRY_VOID(co_await wake(id));
   VTPM_CO_TRY(Running * state, running(id));
   const auto supervision = state->supervision;
   const auto turn = co_await supervision->turn.acquire();
   VTPM_CO_TRY(state, running(id));
   if (state->nodes.size() >= kMaxNodes)
     co_return Error(ErrorCode::Exhausted, "instance " + id + " has 16 nodes, the limit");
+  if (registry_.find(id)->row.durable) {
+    node.channel = UniqueFd(::fcntl(fuse.get(), F_DUPFD_CLOEXEC, 3));
+    if (!node.channel) co_return errno_error("a /dev/fuse cannot be kept", errno);
+  }
   const auto serve = [engine = supervision->engine, kind = node.kind,
                       fd = std::make_shared<UniqueFd>(std::move(fuse))] {
     return converse(*engine, [&](ipc::EngineLink& link) { return link.serve(kind, std::move(*fd)); });
@@ -72,6 +104,7 @@ Result<> Instances::forget_node(const std::string& id, std::string_view path) {
 }
 
 Task<> Instances::measure(std::string id, log::Sha256 digest, std::string description) {
+  co_await settle(id);
   VTPM_CO_TRY(Running * state, running(id));
   const auto supervision = state->supervision;
   const auto turn = co_await supervision->turn.acquire();
@@ -99,6 +132,7 @@ Task<> Instances::measure(std::string id, log::Sha256 digest, std::string descri
 }
 
 Task<QuotedInstance> Instances::quote(std::string id, log::Sha256 qualifying_data) {
+  co_await settle(id);
   VTPM_CO_TRY(Running * state, running(id));
   const auto supervision = state->supervision;
   const auto turn = co_await supervision->turn.acquire();

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// The life of an instance: made, served, measured, quoted, destroyed. One thread; each call suspends while
-// workers block.
+// The life of an instance: made, served, measured, quoted, destroyed; a durable one also stopped and started
+// again. One thread; each call suspends while workers block.
 #pragma once
 
 #include "daemon/supervisor/async.h"
-#include "daemon/supervisor/engines.h"
+#include "daemon/supervisor/durable_engines.h"
 #include "daemon/supervisor/events.h"
+#include "daemon/supervisor/host_key.h"
 #include "daemon/supervisor/keeper.h"
 #include "daemon/supervisor/registry.h"
 #include "daemon/supervisor/workers.h"
@@ -16,15 +17,21 @@
 
 namespace vtpm::supervisor {
 
+// What a start of an instance is measured with, and bound to.
+struct LaunchedFor {
+  std::optional<std::string> container;
+  std::optional<std::string> image;
+  std::optional<std::string> config;
+  UniqueFd container_process;  // pidfd: the instance ends with it. Empty: bound to nothing
+};
+
 // What a peer asks for.
 struct Order {
   uid_t owner = 0;        // the peer's, by the kernel
   std::size_t quota = 0;  // of instances that the owner may have
   std::optional<std::string> name;
-  std::optional<std::string> container;
-  std::optional<std::string> image;
-  std::optional<std::string> config;
-  UniqueFd container_process;  // pidfd: the instance ends with it. Empty: bound to nothing
+  bool durable = false;
+  LaunchedFor launch;
 };
 
 struct QuotedInstance {
@@ -46,7 +53,8 @@ class Instances {
  public:
   // `host_start`: index of this daemon's host.start entry.
   Instances(asio::any_io_executor executor, Workers& workers, Engines& engines, Keeper& keeper, Store& store,
-            Registry& registry, EventBus& events, std::uint64_t host_start);
+            Registry& registry, EventBus& events, HostKey& host_key, DurableEngines& durable,
+            std::uint64_t host_start);
 
   // Takes living engines back, before anything is served. One that has ended or does not answer becomes a
   // failed instance. `progress` is told from time to time how many are left.
@@ -54,21 +62,33 @@ class Instances {
   // Starts another keeper when it is gone. Until stop() or hand_over().
   asio::awaitable<void> watch_keeper();
 
-  // Returns the id once the instance.create entry is committed. Errors as Registry::add; Unavailable while
-  // the daemon stops.
+  // The durable instances of earlier vtpmds, before anything else.
+  void load(std::vector<StoredInstance> stored);
+  // Starts those of them that belong to no container, and from then on anchors what durable instances have
+  // committed in the log, every `interval`. Until stop().
+  asio::awaitable<void> keep_durable(std::chrono::seconds interval);
+
+  // Returns the id once the instance.create entry is committed. A durable instance of that owner and name
+  // that is stopped is started again, with this launch measured; one without a name has its container's id
+  // for it. Errors as Registry::add; Conflict when it runs; Corrupt when its state is damaged; Unavailable
+  // while the daemon stops.
   Task<std::string> create(Order order);
-  // Serves tenants on one more /dev/fuse fd. No running instance: NotFound or Conflict. At most 16 nodes.
+  // Serves tenants on one more /dev/fuse fd. A durable instance that is stopped is started for it. No running
+  // instance: NotFound or Conflict. At most 16 nodes.
   Task<> serve(std::string id, Node node, UniqueFd fuse);
   // Nothing served at that path: NotFound.
   Result<> forget_node(const std::string& id, std::string_view path);
-  // Orderly end; the reason goes into the log. Not there (any more): NotFound.
+  // Orderly end; the reason goes into the log. A durable instance's slot files are removed after that. Not
+  // there (any more): NotFound.
   Task<> destroy(std::string id, std::string reason);
-  // Destroys the instances of `owner` that are bound to the container. None is not an error.
-  Task<> destroy_container(std::string container, uid_t owner);
+  // What it ran for is over: a durable instance is stopped, another destroyed.
+  Task<> end(std::string id, std::string reason);
+  // Ends the instances of `owner` that are bound to the container. None is not an error.
+  Task<> end_container(std::string container, uid_t owner);
   // Extends the operator's PCR and writes the event log. It has log::kMaxEvents records: Exhausted.
   Task<> measure(std::string id, log::Sha256 digest, std::string description);
   Task<QuotedInstance> quote(std::string id, log::Sha256 qualifying_data);
-  // Refuses new instances, destroys all, and waits for those in the making.
+  // Refuses new instances, ends all, and waits for those in the making.
   asio::awaitable<void> stop();
   // Refuses new instances and waits for what is begun; running ones are left to the keeper and the next
   // vtpmd.
@@ -82,14 +102,37 @@ class Instances {
     std::uint64_t failed = 0;
   };
   const Counters& counters() const noexcept { return counters_; }
+  const SlotFiles& slot_files() const noexcept { return durable_.files(); }
 
  private:
   asio::awaitable<void> wait_for_change();
-  bool is_leaving(uid_t owner, const std::optional<std::string>& name,
-                  const std::optional<std::string>& container) const;
-  Task<> make_way(uid_t owner, std::optional<std::string> name, std::optional<std::string> container);
-  Task<std::uint64_t> commit(const InstanceRow& row, const Manufactured& made, const log::Sha256& launch,
+  asio::awaitable<void> settle(std::string id);
+  bool is_leaving(const Order& order) const;
+  Result<std::vector<std::string>> over(const Order& order) const;
+  Task<> make_way(const Order& order);
+  Result<std::optional<std::string>> known_durable(const Order& order) const;
+  Task<std::string> create_new(Order order);
+  Task<Manufactured> make(std::string id, bool durable, std::string document);
+  Task<std::uint64_t> commit(InstanceRow row, const Manufactured& made, const log::Sha256& launch,
                              std::string runtime);
+  asio::awaitable<void> discard(std::string id, std::shared_ptr<Engine> engine);
+  // Durable instances (instance_durable.cpp, instance_reset.cpp).
+  Task<std::string> start_again(std::string id, LaunchedFor launch);
+  Task<Manufactured> resume(InstanceRow row, identity::Identity identity, std::string document);
+  Task<std::uint64_t> commit_restart(InstanceRow row, const Manufactured& made, const log::Sha256& launch,
+                                     std::string runtime);
+  asio::awaitable<void> cannot_start(std::string id, Provisioned made, Error error);
+  void fail_all(const Error& error);
+  asio::awaitable<void> start_quietly(std::string id);
+  asio::awaitable<void> anchor_states();
+  Task<> wake(const std::string& id);
+  Task<> stop_running(std::string id, std::string reason);
+  Task<> destroy_stored(std::string id, std::string reason);
+  asio::awaitable<void> remove_files(std::string id);
+  bool keys_in_use() const;
+  asio::awaitable<void> reset(std::string id, pid_t pid);
+  asio::awaitable<void> reset_in_turn(std::string id, std::string how);
+  asio::awaitable<void> serve_orphans(std::shared_ptr<Supervision> supervision, std::vector<Node>& nodes);
   // An error: it runs, but one of the processes cannot be watched.
   Result<> start(const std::string& id, Manufactured made, Provisioned provisioned,
                  UniqueFd container_process);
@@ -106,11 +149,12 @@ class Instances {
   asio::awaitable<void> watch_engine(std::string id, std::shared_ptr<Supervision> supervision);
   asio::awaitable<void> watch_container(std::string id, std::shared_ptr<Supervision> supervision);
   asio::awaitable<void> engine_died(std::string id, pid_t pid);
-  asio::awaitable<void> destroy_quietly(std::string id, std::string reason);
+  asio::awaitable<void> end_quietly(std::string id, std::string reason);
   Task<> end_running(std::string id, std::string reason);
   Task<> end_failed(std::string id, std::string reason);
   void removed(const std::string& id, std::string_view reason);
   Result<Running*> running(const std::string& id);
+  void become(const std::string& id, State state);
   void publish(std::string_view kind, const Instance& instance, std::string_view reason);
 
   asio::any_io_executor executor_;
@@ -120,12 +164,15 @@ class Instances {
   Store& store_;
   Registry& registry_;
   EventBus& events_;
+  HostKey& host_key_;
+  DurableEngines& durable_;
   std::uint64_t host_start_;
   Counters counters_;
   bool stopping_ = false;
   std::size_t taking_back_ = 0;
   asio::posix::stream_descriptor keeper_end_;
-  asio::steady_timer changed_;  // cancelled when an instance was removed
+  asio::steady_timer changed_;   // cancelled when an instance was removed or changed its state
+  asio::steady_timer interval_;  // between two anchorings of the states; cancelled by stop()
 };
 
 }  // namespace vtpm::supervisor

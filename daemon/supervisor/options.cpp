@@ -54,6 +54,10 @@ Result<> apply_config(std::string_view text, Options& options) {
   const auto age = static_cast<std::uint64_t>(options.epoch_max_age.count());
   VTPM_TRY(const std::uint64_t seconds, reader.optional_integer("epoch_max_age_seconds", age, 86400));
   options.epoch_max_age = std::chrono::seconds(seconds);
+  const auto interval = static_cast<std::uint64_t>(options.state_interval.count());
+  VTPM_TRY(const std::uint64_t pause, reader.optional_integer("state_interval_seconds", interval, 86400));
+  if (pause == 0) return Error(ErrorCode::Malformed, "state_interval_seconds: must be at least 1");
+  options.state_interval = std::chrono::seconds(pause);
   VTPM_TRY_VOID(set_pcrs(reader, "anchor_pcrs", false, options.anchor_pcrs));
   VTPM_TRY_VOID(set_pcrs(reader, "seal_pcrs", true, options.seal_pcrs));
   return reader.done();

@@ -18,7 +18,8 @@ struct Options {
   std::string engine;                // path of vtpm-engine; empty: find_engine()
   std::optional<std::string> group;  // whose members are operators
   std::uint64_t max_instances_per_user = 64;
-  std::chrono::seconds epoch_max_age{60};  // an epoch that old is not used for new evidence
+  std::chrono::seconds epoch_max_age{60};   // an epoch that old is not used for new evidence
+  std::chrono::seconds state_interval{30};  // between two entries of what a durable instance has stored
   std::set<unsigned> anchor_pcrs = {0, 1, 2, 3, 4, 5, 6, 7};
   std::set<unsigned> seal_pcrs;
 };

@@ -2,6 +2,8 @@
 #include "daemon/supervisor/registry.h"
 
 #include <algorithm>
+#include <array>
+#include <type_traits>
 
 namespace vtpm::supervisor {
 namespace {
@@ -16,9 +18,25 @@ bool is_alphanumeric(char c) noexcept {
 }  // namespace
 
 const Provisioned* shown(const Instance& instance) noexcept {
-  if (const auto* running = std::get_if<Running>(&instance.state)) return &running->made;
-  if (const auto* failed = std::get_if<Failed>(&instance.state)) return &failed->made;
-  return nullptr;
+  const auto find = [](const auto& state) -> const Provisioned* {
+    using T = std::decay_t<decltype(state)>;
+    if constexpr (std::is_same_v<T, Manufacturing> || std::is_same_v<T, Destroying>)
+      return nullptr;
+    else
+      return &state.made;
+  };
+  return std::visit(find, instance.state);
+}
+
+std::string_view state_name(const State& state) noexcept {
+  constexpr std::array<std::string_view, std::variant_size_v<State>> kNames = {
+      "starting", "running", "destroyed", "failed", "starting", "stopping", "starting", "stopped"};
+  return kNames[state.index()];
+}
+
+bool is_between_states(const State& state) noexcept {
+  return std::holds_alternative<Starting>(state) || std::holds_alternative<Stopping>(state) ||
+         std::holds_alternative<Resetting>(state);
 }
 
 Result<> check_name(std::string_view name) {
@@ -44,6 +62,11 @@ Result<> Registry::add(InstanceRow row, std::size_t quota) {
   std::string id = row.id;
   instances_.emplace(std::move(id), Instance{std::move(row), Manufacturing{}});
   return {};
+}
+
+void Registry::restore(InstanceRow row, State state) {
+  std::string id = row.id;
+  instances_.emplace(std::move(id), Instance{std::move(row), std::move(state)});
 }
 
 Instance* Registry::find(const std::string& id) {

@@ -18,14 +18,17 @@ struct Supervision;  // an engine and what watches it (supervision.h)
 struct Node {
   control::NodeKind kind;
   std::string path;  // for people: in the mount namespace of who attached it; "container:" + path of a hook's
+  // A duplicate of a durable instance's /dev/fuse, so that another engine can serve it when the first died.
+  UniqueFd channel = {};
+  bool gone = false;  // no engine serves it any more: its users get ENOTCONN
 };
 
 // What is known of an instance once its TPM was made.
 struct Provisioned {
   identity::Identity identity;
   log::Sha256 launch;       // SHA-256 of the launch document
-  std::uint64_t log_index;  // of its instance.create entry
-  pid_t engine_pid;
+  std::uint64_t log_index;  // of its last instance.create entry
+  pid_t engine_pid;         // 0: it has no engine now
   log::EventLog event_log;
 };
 
@@ -38,14 +41,34 @@ struct Running {
 struct Destroying {
   Provisioned made;
 };
-// Its engine is gone; the instance stays listed until it is deleted or its container ends.
+// Its engine is gone; the instance stays listed until it is deleted or its container ends. A durable one may
+// be started again once the reason is removed.
 struct Failed {
   Provisioned made;
   std::string reason;
   bool logged;                               // whether its instance.destroy entry could be written
-  std::shared_ptr<Supervision> supervision;  // watches the container: the instance goes with it
+  std::shared_ptr<Supervision> supervision;  // watches the container: an ephemeral instance goes with it
 };
-using State = std::variant<Manufacturing, Running, Destroying, Failed>;
+// Of durable instances alone. The engine is powered on from the slot files, or ends in order; in both states
+// others wait.
+struct Starting {
+  Provisioned made;
+};
+struct Stopping {
+  Provisioned made;
+};
+// Its engine died, another takes its place. The container is watched on.
+struct Resetting {
+  Provisioned made;
+  std::shared_ptr<Supervision> supervision;
+  std::vector<Node> nodes;
+};
+// It is its slot files alone.
+struct Stopped {
+  Provisioned made;
+};
+using State =
+    std::variant<Manufacturing, Running, Destroying, Failed, Starting, Stopping, Resetting, Stopped>;
 
 struct Instance {
   InstanceRow row;
@@ -54,6 +77,10 @@ struct Instance {
 
 // What may be shown of an instance: nullptr while it is made or destroyed.
 const Provisioned* shown(const Instance& instance) noexcept;
+// "running", "stopped", "failed", ... as the API has it.
+std::string_view state_name(const State& state) noexcept;
+// It changes its state by itself soon: who needs the outcome waits.
+bool is_between_states(const State& state) noexcept;
 
 // An instance's name: [a-zA-Z0-9][a-zA-Z0-9._-]{0,63}. Malformed otherwise.
 Result<> check_name(std::string_view name);
@@ -63,6 +90,8 @@ class Registry {
   // A new instance in state Manufacturing. The owner has another one of that name: Conflict. The owner has
   // `quota` instances already: Exhausted.
   Result<> add(InstanceRow row, std::size_t quota);
+  // One that was there before this vtpmd: no quota.
+  void restore(InstanceRow row, State state);
   void remove(const std::string& id) { instances_.erase(id); }
 
   // nullptr: there is none.

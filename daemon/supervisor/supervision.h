@@ -9,6 +9,9 @@
 
 #include <boost/asio/posix/stream_descriptor.hpp>
 
+#include <chrono>
+#include <deque>
+
 namespace vtpm::supervisor {
 
 using Descriptor = asio::posix::stream_descriptor;
@@ -30,11 +33,15 @@ struct Supervision {
   // -1: bound to no container that is waited for.
   int container_pidfd() { return container_end.is_open() ? container_end.native_handle() : -1; }
 
-  std::shared_ptr<Engine> engine;
-  AsyncLock turn;  // one conversation at a time: a quote and its event log belong together
+  std::shared_ptr<Engine> engine;  // a durable instance's is replaced when it died, by who has the turn
+  AsyncLock turn;                  // one conversation at a time: a quote and its event log belong together
   Descriptor engine_end;
   Descriptor container_end;
+  std::deque<std::chrono::steady_clock::time_point> deaths;  // of this launch's engines, the recent ones
 };
+
+// A duplicate for the reactor, so that a watch may end before the pidfd does.
+Result<> watch(Descriptor& descriptor, int pidfd);
 
 // A short conversation with an engine. One that broke it off is of no further use: its end is noticed by its
 // pidfd.

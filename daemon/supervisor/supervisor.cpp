@@ -7,6 +7,7 @@
 #include "daemon/supervisor/clock.h"
 #include "daemon/supervisor/http_server.h"
 #include "daemon/supervisor/listener.h"
+#include "daemon/supervisor/runtime_text.h"
 #include "daemon/supervisor/sockets.h"
 
 #include <vtpm/os/file.h>
@@ -24,6 +25,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <set>
 
 namespace vtpm::supervisor {
 namespace {
@@ -75,7 +77,13 @@ struct Ground {
   std::vector<LeftRunning> left;
   std::unique_ptr<anchor::Anchor> anchor;
   std::uint64_t host_start;
+  std::vector<StoredInstance> durable;
 };
+
+// A durable instance of which the note cannot be read is started from its slot files instead.
+bool can_be_taken_back(const StoredRunning& stored) {
+  return !stored.durable || parse_runtime(stored.runtime, stored.log_index);
+}
 
 // What the database and the keeper both have. The keeper lets go of the rest: those engines end.
 Result<std::vector<LeftRunning>> match(Store& store, Keeper& keeper) {
@@ -86,7 +94,7 @@ Result<std::vector<LeftRunning>> match(Store& store, Keeper& keeper) {
     const auto row =
         std::find_if(rows.begin(), rows.end(), [&](const auto& r) { return r.row.id == one.id; });
     // Without its engine's pidfd: the earlier vtpmd died before the keeper had all.
-    if (row != rows.end() && one.engine)
+    if (row != rows.end() && one.engine && can_be_taken_back(*row))
       both.push_back({std::move(row->row), row->log_index, std::move(row->runtime), std::move(one)});
     else
       VTPM_TRY_VOID(keeper.release(one.id));
@@ -111,6 +119,38 @@ Result<std::uint64_t> log_start(Store& store, anchor::Anchor& anchor, const Opti
   VTPM_TRY(entry.engine, digest_of_binary(options.engine));
   entry.version = VTPM_VERSION;
   return store.append(entry);
+}
+
+// Durable instances whose engines live are taken back as they are; the others are their slot files.
+void tell_apart(std::vector<LeftRunning>& left, std::vector<StoredInstance>& durable) {
+  for (LeftRunning& running : left) {
+    const auto stored = std::find_if(durable.begin(), durable.end(),
+                                     [&](const StoredInstance& d) { return d.row.id == running.row.id; });
+    if (stored == durable.end()) continue;
+    running.row = std::move(stored->row);
+    durable.erase(stored);
+  }
+}
+
+// Slot files without an instance: those of a destroyed one go, as vtpmd was ended before it could remove
+// them. Others may be of a database that was put back, or of a creation that was cut short: they stay.
+Result<> sort_out_slot_files(Store& store, const std::string& state_dir,
+                             const std::vector<StoredInstance>& instances) {
+  const SlotFiles files(state_dir);
+  std::set<std::string> known;
+  for (const StoredInstance& instance : instances)
+    known.insert(instance.row.id);
+  VTPM_TRY(const std::vector<std::string> present, files.present());
+  for (const std::string& id : present) {
+    if (known.contains(id)) continue;
+    VTPM_TRY(const bool destroyed, store.is_destroyed(id));
+    if (!destroyed) {
+      log_line(LogLevel::Warning, files.directory(id) + " belongs to no instance and is left as it is");
+      continue;
+    }
+    VTPM_TRY_VOID(files.remove(id));
+  }
+  return {};
 }
 
 // 0: there is none.
@@ -172,6 +212,9 @@ Result<Ground> prepare(const Options& options) {
   if (!anchor) return anchor.error().within("the anchor cannot be opened");
   ground.anchor = std::move(*anchor);
   VTPM_TRY(ground.host_start, log_start(*ground.store, *ground.anchor, options, ground.left));
+  VTPM_TRY(ground.durable, ground.store->durable_instances());
+  VTPM_TRY_VOID(sort_out_slot_files(*ground.store, options.state_dir, ground.durable));
+  tell_apart(ground.left, ground.durable);
   return ground;
 }
 
@@ -204,8 +247,10 @@ class Daemon {
         begin_(executor_),
         stop_(executor_),
         events_(executor_, ground.rules),
+        host_key_(workers_, *ground.anchor, options.state_dir),
+        durable_(*ground.engines, options.state_dir),
         instances_(executor_, workers_, *ground.engines, *ground.keeper, *ground.store, registry_, events_,
-                   ground.host_start),
+                   host_key_, durable_, ground.host_start),
         epochs_(executor_, workers_, *ground.anchor, *ground.store),
         attestation_(workers_, *ground.store, instances_, epochs_, ground.anchor->identity(),
                      options.epoch_max_age),
@@ -220,6 +265,7 @@ class Daemon {
                        [this](UniqueFd socket, PeerCredentials peer) {
                          return http_.serve(std::move(socket), std::move(peer));
                        }),
+        state_interval_(options.state_interval),
         attach_listener_(executor_, std::move(sockets.attach), "attach.sock",
                          [this](UniqueFd socket, PeerCredentials peer) {
                            return attach_.serve(std::move(socket), std::move(peer));
@@ -250,6 +296,8 @@ class Daemon {
   bool handing_over_ = false;
   EventBus events_;
   Registry registry_;
+  HostKey host_key_;
+  DurableEngines durable_;
   Instances instances_;
   Epochs epochs_;
   Attestation attestation_;
@@ -257,6 +305,7 @@ class Daemon {
   HttpServer http_;
   AttachServer attach_;
   Listener http_listener_;
+  std::chrono::seconds state_interval_;
   Listener attach_listener_;
 };
 
@@ -305,6 +354,8 @@ asio::awaitable<void> Daemon::take_back() {
 }
 
 void Daemon::serve() {
+  instances_.load(std::move(ground_.durable));
+  spawn(executor_, "durable instances", instances_.keep_durable(state_interval_));
   http_listener_.start();
   attach_listener_.start();
   notify("READY=1\nSTATUS=Serving");
@@ -318,7 +369,7 @@ void leave_at_once(int) {
 }
 
 asio::awaitable<void> Daemon::end() {
-  notify(handing_over_ ? "STOPPING=1\nSTATUS=Handing over" : "STOPPING=1\nSTATUS=Destroying instances");
+  notify(handing_over_ ? "STOPPING=1\nSTATUS=Handing over" : "STOPPING=1\nSTATUS=Ending instances");
   http_listener_.close();
   attach_listener_.close();
   if (handing_over_) {

@@ -61,8 +61,6 @@ Result<TpmAnnotations> read_annotations(const Item& item) {
     VTPM_TRY(const auto member, reader.member(name));
     VTPM_TRY_VOID(read_annotation(std::string_view(name).substr(kPrefix.size()), member, annotations));
   }
-  if (annotations.durable && !annotations.name)
-    return item.malformed("dev.vtpm.durable needs dev.vtpm.name: a durable TPM is found again by its name");
   return annotations;
 }
 

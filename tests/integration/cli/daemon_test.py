@@ -47,12 +47,30 @@ class Daemon(unittest.TestCase):
         self.assertRegex(self.ok("inspect", instance), r"(?m)^state: +running$")
 
     def test_what_is_not_built_yet_is_refused_clearly(self):
-        for arguments in (["create", "--durable", "--name", "d"], ["create", "--ek", "rsa-2048"]):
-            done = self.host.ctl(*arguments)
-            self.assertEqual(done.returncode, 4, done.stderr)
+        done = self.host.ctl("create", "--ek", "rsa-2048")
+        self.assertEqual(done.returncode, 4, done.stderr)
         done = self.host.ctl("attach", self.create(), "--path", self.path("n"), "--backend", "cuse")
         self.assertEqual(done.returncode, 4)
         self.assertIn("--backend fuse", done.stderr)
+
+    def test_a_durable_tpm_is_listed_and_its_files_are_named_when_they_are_removed(self):
+        instance = self.create("--durable", "--name", "kept")
+        lines = self.ok("list").splitlines()
+        self.assertEqual(lines[0].split()[:4], ["ID", "NAME", "STATE", "DURABLE"])
+        self.assertTrue(any(line.split()[:4] == [instance, "kept", "running", "yes"] for line in lines), lines)
+        slots = json.loads(self.ok("inspect", "kept", "--json"))["storage"]["slots"]
+        self.assertEqual([os.path.basename(slot) for slot in slots], ["slot-a", "slot-b"])
+        self.assertTrue(all(os.path.isfile(slot) for slot in slots), slots)
+        shown = self.ok("inspect", "kept")
+        self.assertRegex(shown, r"(?m)^durable: +true$")
+        self.assertRegex(shown, r"(?m)^slot_a: +" + re.escape(slots[0]) + "$")
+        self.assertRegex(shown, r"(?m)^sequence: +[1-9][0-9]*$")
+        self.assertEqual(self.host.ctl("create", "--durable", "--name", "kept").returncode, 4)
+        removed = self.ok("destroy", "kept")
+        self.assertIn(instance, removed)
+        for slot in slots:
+            self.assertIn(slot, removed)
+            self.assertFalse(os.path.exists(slot))
 
     def test_errors_of_the_daemon_have_their_exit_status(self):
         for arguments, status in ((["inspect", "nothing"], 4), (["create", "--name", "a b"], 2),

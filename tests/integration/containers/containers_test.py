@@ -29,6 +29,20 @@ tpm2_createprimary -C e -G ecc -c /tmp/primary.ctx
 tpm2_flushcontext -t 2>/dev/null || true
 echo complete
 """
+# A key at a persistent handle and a value in NV; the same, found again; and the digest of the EK.
+KEEP = """set -e
+tpm2_createprimary -C o -G ecc -c /tmp/key.ctx >/dev/null
+tpm2_evictcontrol -C o -c /tmp/key.ctx 0x81000010 >/dev/null
+tpm2_nvdefine 0x01800010 -C o -s 10 -a 'ownerread|ownerwrite' >/dev/null
+printf 'kept in NV' | tpm2_nvwrite 0x01800010 -C o -i -
+"""
+FIND = """set -e
+tpm2_readpublic -c 0x81000010 >/dev/null
+tpm2_nvread 0x01800010 -C o -s 10; echo
+"""
+EK = """tpm2_readpublic -c 0x81010001 -o /tmp/ek.pub >/dev/null
+echo EK $(sha256sum < /tmp/ek.pub)
+"""
 
 
 def reason_to_skip():
@@ -193,11 +207,31 @@ class Containers(unittest.TestCase):
         self.wait_for_no_instance()
 
     def test_what_is_not_built_yet_does_not_start_with_less(self):
-        for suffix, annotation in (("durable", "dev.vtpm.durable=true"), ("policy", "dev.vtpm.require-policy=/p")):
-            run = self.run_container(suffix, "echo started", "--annotation", annotation,
-                                     "--annotation", "dev.vtpm.name=web")
-            self.assertNotEqual(run.returncode, 0)
-            self.assertIn("not supported by this version", run.stdout)
+        run = self.run_container("policy", "echo started", "--annotation", "dev.vtpm.require-policy=/p")
+        self.assertNotEqual(run.returncode, 0)
+        self.assertIn("not supported by this version", run.stdout)
+
+    def test_a_durable_tpm_has_its_keys_and_nv_in_the_next_container(self):
+        options = ["--annotation", "dev.vtpm.durable=true", "--annotation", "dev.vtpm.name=kept"]
+        first = self.run_container("durable1", KEEP + EK, *options)
+        self.assertEqual(first.returncode, 0, first.stdout + self.host.log_text())
+        vtpm_host.wait_for(lambda: self.instances()[0]["state"] == "stopped", "the instance to be stopped")
+        kept = self.instances()
+        self.assertEqual([(i["name"], i["durable"]) for i in kept], [("kept", True)])
+        second = self.run_container("durable2", FIND + EK, *options)
+        self.assertEqual(second.returncode, 0, second.stdout + self.host.log_text())
+        self.assertIn("kept in NV", second.stdout)
+        ek = re.compile(r"^EK ([0-9a-f]{64})", re.M)
+        self.assertEqual(ek.search(first.stdout).group(1), ek.search(second.stdout).group(1))
+        again = self.instances()
+        self.assertEqual([i["ek_name"] for i in again], [i["ek_name"] for i in kept])
+        self.assertNotEqual(again[0]["log_index"], kept[0]["log_index"])
+        self.host.stop()
+        self.host.start()
+        third = self.run_container("durable3", FIND, *options)
+        self.assertIn("kept in NV", third.stdout, self.host.log_text())
+        self.assertEqual(self.host.ctl("destroy", "kept").returncode, 0)
+        self.wait_for_no_instance()
 
     def test_the_container_cannot_remove_its_node(self):
         run = self.run_container("stay", "rm -f /dev/vtpm 2>/dev/null; umount /dev/vtpm 2>/dev/null; "

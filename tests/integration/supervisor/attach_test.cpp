@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // attach.sock with real descriptors: launches, nodes, and the ways to get them wrong.
 #include "tests/integration/supervisor/json_call.h"
+#include "tests/integration/supervisor/launch.h"
 #include "tests/support/skip.h"
 
 #include <vtpm/control/attach.h>
@@ -24,61 +25,6 @@ using namespace vtpm::test;
 using control::NodeKind;
 
 namespace {
-
-// A process that stands for a container's init; ends with its owner.
-class Container {
- public:
-  Container() : pid_(::fork()) {
-    if (pid_ == 0) {
-      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-      ::pause();
-      ::_exit(0);
-    }
-    auto pidfd = open_pidfd(pid_);
-    REQUIRE(pidfd);
-    pidfd_ = std::move(*pidfd);
-  }
-  ~Container() { end(); }
-  Container(const Container&) = delete;
-  Container& operator=(const Container&) = delete;
-  void end() {
-    if (pid_ <= 0) return;
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
-    pid_ = -1;
-  }
-  int pidfd() const { return pidfd_.get(); }
-
- private:
-  pid_t pid_;
-  UniqueFd pidfd_;
-};
-
-UniqueFd config_file(std::string_view text = "{}") {
-  UniqueFd fd(::memfd_create("config.json", MFD_CLOEXEC));
-  REQUIRE(write_all(fd.get(), as_bytes(text)));
-  return fd;
-}
-
-UniqueFd open_device(const char* path) {
-  return UniqueFd(::open(path, O_RDWR | O_CLOEXEC));
-}
-
-bool is_root_with_fuse() {
-  return ::geteuid() == 0 && open_device("/dev/fuse");
-}
-
-control::LaunchRequest launch_of(const std::string& container) {
-  control::LaunchRequest request;
-  request.container = container;
-  request.nodes = {NodeKind::Managed};
-  return request;
-}
-
-Result<std::string> send(const Place& place, const control::AttachMessage& message,
-                         const std::vector<int>& fds) {
-  return control::request(place.runtime(), message, fds, after(std::chrono::seconds(20)));
-}
 
 std::size_t count_instances(const Daemon& daemon) {
   return call(daemon, "GET", "/v1/instances")["instances"].size();
@@ -279,21 +225,6 @@ TEST_CASE("attach.sock: what is not a message is answered as malformed, and the 
     CHECK(reply.error().kind() == ErrorCode::Malformed);
   }
   CHECK(call(*daemon, "GET", "/healthz")["status"] == "ok");
-}
-
-TEST_CASE("attach.sock: a durable launch is refused in clear words") {
-  if (!is_root_with_fuse()) VTPM_SKIP("needs root and /dev/fuse");
-  const Place place;
-  const auto daemon = Daemon::start(place);
-  REQUIRE(daemon->ready());
-  const Container container;
-  const UniqueFd config = config_file(), fuse = open_device("/dev/fuse");
-  auto request = launch_of("c1");
-  request.durable = true;
-  request.name = "keep";
-  const auto refused = send(place, request, {container.pidfd(), config.get(), fuse.get()});
-  REQUIRE_FALSE(refused);
-  CHECK(refused.error().kind() == ErrorCode::Unsupported);
 }
 
 TEST_CASE("attach.sock: a container that has ended already gets no instance") {

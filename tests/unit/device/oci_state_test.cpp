@@ -90,7 +90,7 @@ TEST_CASE("OCI state: malformed documents are refused by name") {
       {with_annotations(R"({"dev.vtpm.enable":"True"})"), "dev.vtpm.enable"},
       {with_annotations(R"({"dev.vtpm.enabled":"true"})"), "dev.vtpm.enabled"},
       {with_annotations(R"({"dev.vtpm.name":""})"), "dev.vtpm.name"},
-      {with_annotations(R"({"dev.vtpm.durable":"true"})"), "dev.vtpm.durable"},
+      {with_annotations(R"({"dev.vtpm.durable":"yes"})"), "dev.vtpm.durable"},
       {with_annotations(R"({"dev.vtpm.image-digest":"sha256:12"})"), "dev.vtpm.image-digest"},
       {with_annotations(R"({"dev.vtpm.image-digest":"sha512:)" + std::string(64, '0') + R"("})"),
        "dev.vtpm.image-digest"},

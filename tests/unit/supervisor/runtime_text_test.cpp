@@ -30,8 +30,9 @@ Provisioned made(std::size_t statements) {
 }  // namespace
 
 TEST_CASE("runtime text: what was written is read") {
-  const std::vector<Node> nodes{{control::NodeKind::Managed, "container:/dev/vtpm"},
-                                {control::NodeKind::Raw, "/tmp/\"x\""}};
+  std::vector<Node> nodes;
+  nodes.push_back({control::NodeKind::Managed, "container:/dev/vtpm"});
+  nodes.push_back({control::NodeKind::Raw, "/tmp/\"x\""});
   const std::string text = runtime_text(made(2), nodes);
   const auto read = parse_runtime(text, 9);
   REQUIRE(read);
@@ -45,7 +46,9 @@ TEST_CASE("runtime text: what was written is read") {
 }
 
 TEST_CASE("runtime text: another text is refused") {
-  const std::string good = runtime_text(made(1), {{control::NodeKind::Raw, "/x"}});
+  std::vector<Node> nodes;
+  nodes.push_back({control::NodeKind::Raw, "/x"});
+  const std::string good = runtime_text(made(1), nodes);
   CHECK_FALSE(parse_runtime("", 0));
   CHECK_FALSE(parse_runtime("{}", 0));
   const auto changed = [&](const std::string& from, const std::string& to) {

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/supervisor/store.h"
 
+#include "daemon/identity/templates.h"
 #include "tests/support/catch_result.h"
 
 #include <vtpm/os/encoding.h>
 #include <vtpm/os/file.h>
+#include <vtpm/tpm/attest.h>
 
 #include <sqlite3.h>
+#include <tss2/tss2_mu.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -43,6 +46,48 @@ struct Directory {
 log::InstanceCreate create(const std::string& id) {
   return {
       1, id, 1000, 0, std::nullopt, std::nullopt, std::nullopt, Bytes(34, 1), Bytes(34, 2), log::Sha256{}};
+}
+
+const identity::Identity kNoKeys;
+
+Bytes marshalled(const TPMT_PUBLIC& area) {
+  Bytes out(sizeof area);
+  std::size_t size = 0;
+  REQUIRE(Tss2_MU_TPMT_PUBLIC_Marshal(&area, out.data(), out.size(), &size) == TSS2_RC_SUCCESS);
+  out.resize(size);
+  return out;
+}
+
+identity::Identity keys() {
+  identity::Identity made;
+  made.ek_public = marshalled(identity::ek_template());
+  made.ak_public = marshalled(identity::instance_ak_template());
+  made.srk_name = Bytes(34, 3);
+  made.ek_name = tpm::name_of_public(made.ek_public).value();
+  made.ak_name = tpm::name_of_public(made.ak_public).value();
+  return made;
+}
+
+InstanceRow durable_row(const std::string& id, std::uint64_t sequence) {
+  return {id,           "name-" + id, 1000,         1,
+          std::nullopt, std::nullopt, std::nullopt, Durable{Bytes(60, 9), sequence}};
+}
+
+log::InstanceCreate durable_create(const std::string& id) {
+  auto entry = create(id);
+  entry.ek_name = keys().ek_name;
+  entry.ak_name = keys().ak_name;
+  entry.launch.fill(4);
+  return entry;
+}
+
+// The only durable instance of the store.
+StoredInstance only(Store& store) {
+  auto found = store.durable_instances();
+  INFO((found ? "" : found.error().context));
+  REQUIRE(found);
+  REQUIRE(found->size() == 1);
+  return std::move(found->front());
 }
 
 InstanceRow row(const std::string& id) {
@@ -134,9 +179,9 @@ TEST_CASE("store: instances that were left running are destroyed in the log, onc
   const Directory directory;
   {
     const auto store = open(directory);
-    REQUIRE(store->add_instance(row("aa"), create("aa")));
-    REQUIRE(store->add_instance(row("bb"), create("bb")));
-    REQUIRE(store->add_instance(row("cc"), create("cc")));
+    REQUIRE(store->add_instance(row("aa"), create("aa"), kNoKeys));
+    REQUIRE(store->add_instance(row("bb"), create("bb"), kNoKeys));
+    REQUIRE(store->add_instance(row("cc"), create("cc"), kNoKeys));
     REQUIRE(store->end_instance({2, "bb", "requested"}, "destroyed"));
     REQUIRE(store->end_instance({2, "cc", "engine-died"}, "failed"));
   }
@@ -149,12 +194,110 @@ TEST_CASE("store: instances that were left running are destroyed in the log, onc
   CHECK(store->end_left_overs(8).value() == 0);
 }
 
+TEST_CASE("store: a durable instance is found again as it was, stopped") {
+  const Directory directory;
+  {
+    const auto store = open(directory);
+    REQUIRE(store->add_instance(durable_row("aa", 5), durable_create("aa"), keys()));
+    REQUIRE(store->add_instance(row("bb"), create("bb"), kNoKeys));
+  }
+  const auto store = open(directory);
+  CHECK(store->end_left_overs(7).value() == 1);  // bb alone
+  const StoredInstance found = only(*store);
+  CHECK(found.row.id == "aa");
+  CHECK(found.row.name == "name-aa");
+  CHECK(found.row.durable->wrapped_key == Bytes(60, 9));
+  CHECK(found.row.durable->sequence == 5);
+  CHECK(found.identity.ek_name == keys().ek_name);
+  CHECK(found.identity.ak_public == keys().ak_public);
+  CHECK(found.identity.srk_name == keys().srk_name);
+  CHECK(found.log_index == 0);
+  CHECK(found.launch[0] == 4);
+  CHECK_FALSE(found.failure);
+}
+
+TEST_CASE("store: the greatest sequence of row and log counts, and it never falls") {
+  const Directory directory;
+  const auto store = open(directory);
+  REQUIRE(store->add_instance(durable_row("aa", 5), durable_create("aa"), keys()));
+  REQUIRE(store->stop_instance({2, "aa", 9}));
+  CHECK(only(*store).row.durable->sequence == 9);
+  REQUIRE(store->reset_instance({3, "aa", "killed"}, 7));
+  CHECK(only(*store).row.durable->sequence == 9);
+  REQUIRE(store->note_states({{4, "aa", 12}, {4, "zz", 99}}));
+  CHECK(store->log().size() == 5);
+  CHECK(only(*store).row.durable->sequence == 12);
+  REQUIRE(store->restart_instance(durable_row("aa", 3), durable_create("aa")));
+  CHECK(only(*store).row.durable->sequence == 12);
+}
+
+TEST_CASE("store: a row that was set back does not hide the sequence that the log has") {
+  const Directory directory;
+  {
+    const auto store = open(directory);
+    REQUIRE(store->add_instance(durable_row("aa", 5), durable_create("aa"), keys()));
+    REQUIRE(store->stop_instance({2, "aa", 9}));
+  }
+  change(directory, "UPDATE instance SET sequence = 1");
+  const auto store = open(directory);
+  CHECK(only(*store).row.durable->sequence == 9);
+}
+
+TEST_CASE("store: a failed durable instance keeps its reason until it starts again") {
+  const Directory directory;
+  const auto store = open(directory);
+  REQUIRE(store->add_instance(durable_row("aa", 5), durable_create("aa"), keys()));
+  REQUIRE(store->mark_failed("aa", "slot-a is damaged"));
+  CHECK(only(*store).failure == "slot-a is damaged");
+  auto restarted = durable_row("aa", 6);
+  restarted.container = "c2";
+  CHECK(store->restart_instance(restarted, durable_create("aa")).value() == 1);
+  CHECK_FALSE(only(*store).failure);
+  CHECK(only(*store).row.container == "c2");
+  CHECK(only(*store).log_index == 1);
+}
+
+TEST_CASE("store: a destroyed durable instance has no key any more") {
+  const Directory directory;
+  {
+    const auto store = open(directory);
+    REQUIRE(store->add_instance(durable_row("aa", 5), durable_create("aa"), keys()));
+    CHECK_FALSE(store->is_destroyed("aa").value());
+    CHECK_FALSE(store->is_destroyed("bb").value());
+    REQUIRE(store->end_instance({2, "aa", "requested"}, "destroyed"));
+    CHECK(store->is_destroyed("aa").value());
+    CHECK(store->durable_instances()->empty());
+  }
+  auto database = Database::open(directory.file());
+  REQUIRE(database);
+  auto row = (*database)->prepare("SELECT wrapped_key IS NULL FROM instance");
+  REQUIRE(row->step().value());
+  CHECK(row->integer(0) == 1);
+}
+
+TEST_CASE("store: a durable row that does not fit the log is refused by name") {
+  const Directory directory;
+  {
+    const auto store = open(directory);
+    REQUIRE(store->add_instance(durable_row("aa", 5), durable_create("aa"), keys()));
+    REQUIRE(store->append(log::HostStop{1}));
+  }
+  const auto sql = GENERATE(as<std::string>(), "UPDATE instance SET log_index = 1",
+                            "UPDATE instance SET identity = '{}'", "UPDATE instance SET identity = NULL");
+  change(directory, sql);
+  const auto store = open(directory);
+  const auto found = store->durable_instances();
+  REQUIRE_FALSE(found);
+  CHECK(found.error().kind() == ErrorCode::Corrupt);
+  CHECK(found.error().context.find(directory.file()) != std::string::npos);
+}
+
 TEST_CASE("store: a commit that fails leaves neither an entry nor a row") {
   const Directory directory;
   const auto store = open(directory);
-  REQUIRE(store->add_instance(row("aa"), create("aa")));
+  REQUIRE(store->add_instance(row("aa"), create("aa"), kNoKeys));
   const LogHead before = head(*store);
-  CHECK_FALSE(store->add_instance(row("aa"), create("aa")));  // the id is a primary key
+  CHECK_FALSE(store->add_instance(row("aa"), create("aa"), kNoKeys));  // the id is a primary key
   CHECK(store->log().size() == 1);
   CHECK(head(*store).root == before.root);
   CHECK(store->append(log::HostStop{1}).value() == 1);
@@ -230,7 +373,7 @@ TEST_CASE("database: a file of schema version 1 keeps its log and its rows, and 
     REQUIRE(store->log().size() == 1);
     CHECK(as_text(*store->log().entry(0)) == entry);
     CHECK(store->end_left_overs(7).value() == 1);
-    CHECK(store->add_instance(row("bb"), create("bb")));
+    CHECK(store->add_instance(row("bb"), create("bb"), kNoKeys));
   }
   const auto database = Database::open(directory.file());  // as version 2
   REQUIRE(database);
