@@ -94,6 +94,8 @@ class Swtpm:
             made = run(self, tpm2.CC["CreatePrimary"], [hierarchy], parameters, password).handle
             run(self, tpm2.CC["EvictControl"], [tpm2.OWNER, made], u32(handle), password)
             run(self, tpm2.CC["FlushContext"], params=u32(made))
+        # daemon/identity/provision.h: tries, recovery time, lockout recovery
+        run(self, tpm2.CC["DictionaryAttackParameters"], [tpm2.LOCKOUT], u32(32) + u32(600) + u32(1000), password)
         launch = b"a launch"
         self.order(6)  # HASH_START
         self.order(7, u32(len(launch)) + launch)  # HASH_DATA
