@@ -23,7 +23,8 @@ struct HeldKey {
   std::uint8_t number;  // tells an instance's nodes apart; 0 for other kinds
 
   static constexpr std::size_t kSize = 10;  // id, kind u8, number u8
-  auto operator<=>(const HeldKey&) const = default;
+  // clang-tidy 14 takes the comparison with 0 in what the compiler makes of this for a null pointer.
+  auto operator<=>(const HeldKey&) const = default;  // NOLINT(modernize-use-nullptr)
 };
 
 inline Bytes encode(const HeldKey& key) {
