@@ -152,7 +152,8 @@ class Tenant:
 
         self.change(edit, "Clear", [tpm2.LOCKOUT], auth=b"")
         self.clears += 1
-        self.resets = self.reset_count()  # TPM2_Clear sets it to zero
+        self.resets = 0  # as TPM2_Clear sets it; known before the next command, which may not be answered
+        self.resets = self.reset_count()
 
     def may_be_cleared(self):
         return self.possible is not None and not self.possible["nv"] and self.possible["counter"] is None
@@ -196,8 +197,9 @@ class Tenant:
     def check(self, when):
         """The TPM has all that it acknowledged, and nothing but that and the command that was under way."""
         found, possible = self.state(), self.possible
-        if possible and possible["counter"] == "first" and isinstance(found["counter"], int):
-            possible["counter"] = found["counter"]
+        for known in (self.acknowledged, possible):  # incremented, but the kill came before its value was read
+            if known and known["counter"] == "first" and isinstance(found["counter"], int):
+                known["counter"] = found["counter"]
         if found == self.acknowledged:
             self.possible = None
         elif found == possible:
