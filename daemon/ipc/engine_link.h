@@ -107,6 +107,9 @@ class Zygote {
   Result<SpawnedEngine> spawn();
   // Waits at most `wait` for the exit status of an engine whose pidfd is readable.
   std::optional<EngineExit> exit_of(pid_t pid, std::chrono::milliseconds wait);
+  // When none of its engines is left: the exits that were not asked for; it may be destroyed then. Does not
+  // wait, neither for an event nor for another call.
+  std::optional<std::deque<EngineExit>> childless();
   int pidfd() const noexcept { return pidfd_.get(); }
   // What its jail, and that of its engines, has (kJail* bits).
   std::uint32_t jail() const noexcept { return jail_; }
@@ -124,6 +127,7 @@ class Zygote {
   UniqueFd socket_;
   UniqueFd pidfd_;
   std::uint32_t jail_ = 0;
+  std::size_t engines_ = 0;  // that have not been told to have ended
   std::uint32_t next_id_ = 0;
   std::deque<EngineExit> exits_;  // not yet asked for, the newest kMaxExits
 };

@@ -68,6 +68,7 @@ Zygote::~Zygote() {
 
 void Zygote::keep_exit(const Transfer& event) {
   if (event.payload.size() != 8) return;
+  if (engines_ > 0) --engines_;
   if (exits_.size() == kMaxExits) exits_.pop_front();
   exits_.push_back({static_cast<pid_t>(get_be<std::uint32_t>(event.payload)),
                     static_cast<int>(get_be<std::uint32_t>(event.payload, 4))});
@@ -95,6 +96,7 @@ Result<SpawnedEngine> Zygote::spawn() {
   if (reply.head.status != 0) return error_from_reply(reply.head.status, reply.payload);
   if (reply.payload.size() != 4) return Error(ErrorCode::Malformed, "zygote frame: no pid");
   const auto pid = static_cast<pid_t>(get_be<std::uint32_t>(reply.payload));
+  ++engines_;
   return SpawnedEngine{std::make_unique<EngineLink>(std::move(pair.first)), std::move(reply.fds[0]), pid};
 }
 
@@ -113,6 +115,19 @@ std::optional<EngineExit> Zygote::exit_of(pid_t pid, std::chrono::milliseconds w
     if (!event || event->head.verb != Verb::Exited) return std::nullopt;
     keep_exit(*event);
   }
+}
+
+std::optional<std::deque<EngineExit>> Zygote::childless() {
+  const std::unique_lock lock(mutex_, std::try_to_lock);
+  if (!lock) return std::nullopt;
+  for (;;) {
+    const auto event = receive_transfer(socket_.get(), after(std::chrono::milliseconds(0)));
+    if (!event && event.error().kind() != ErrorCode::Timeout) return std::move(exits_);  // it is gone itself
+    if (!event) break;
+    if (event->head.verb == Verb::Exited) keep_exit(*event);
+  }
+  if (engines_ > 0) return std::nullopt;
+  return std::move(exits_);
 }
 
 }  // namespace vtpm::ipc

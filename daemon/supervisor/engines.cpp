@@ -76,36 +76,13 @@ bool is_fatal_to_engine(ErrorCode code) noexcept {
 
 Result<std::unique_ptr<Engines>> Engines::start(const std::string& engine_path) {
   raise_descriptor_limit();
-  std::unique_ptr<Engines> engines(new Engines(engine_path));
-  VTPM_TRY_VOID(engines->start_zygote());
-  return engines;
-}
-
-Result<> Engines::start_zygote() {
-  VTPM_TRY(auto zygote, ipc::Zygote::start(path_, STDERR_FILENO));
-  zygotes_.push_back(std::move(zygote));
-  return {};
-}
-
-ipc::Zygote& Engines::zygote() {
-  const std::lock_guard lock(mutex_);
-  return *zygotes_.back();
-}
-
-Result<ipc::SpawnedEngine> Engines::spawn() {
-  ipc::Zygote& used = zygote();
-  auto spawned = used.spawn();
-  if (spawned || !is_fatal_to_engine(spawned.error().kind())) return spawned;
-  const std::lock_guard lock(mutex_);
-  if (zygotes_.back().get() == &used) {  // no other worker has replaced it in the meantime
-    log_line(LogLevel::Warning, "the zygote is gone (" + spawned.error().context + "): starting another");
-    VTPM_TRY_VOID(start_zygote());
-  }
-  return zygotes_.back()->spawn();
+  const auto report = [](std::string_view what) { log_line(LogLevel::Warning, what); };
+  VTPM_TRY(auto zygotes, ipc::Zygotes::start(engine_path, STDERR_FILENO, report));
+  return std::unique_ptr<Engines>(new Engines(std::move(zygotes)));
 }
 
 Result<std::shared_ptr<Engine>> Engines::power_on(std::optional<Storage> storage) {
-  VTPM_TRY(ipc::SpawnedEngine spawned, spawn());
+  VTPM_TRY(ipc::SpawnedEngine spawned, zygotes_->spawn());
   auto engine =
       std::make_shared<Engine>(Engine{std::move(spawned.link), std::move(spawned.pidfd), spawned.pid});
   Result<> powered;
@@ -190,7 +167,7 @@ std::string Engines::how_it_ended(pid_t pid) {
     const std::lock_guard lock(mutex_);
     if (taken_over_.erase(pid) > 0) return "its exit status is unknown";
   }
-  const auto end = zygote().exit_of(pid, kStatusDeadline);
+  const auto end = zygotes_->exit_of(pid, kStatusDeadline);
   return end ? end->describe() : "its exit status is unknown";
 }
 

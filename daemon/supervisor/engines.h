@@ -3,14 +3,14 @@
 #pragma once
 
 #include "daemon/identity/identity.h"
-#include "daemon/ipc/engine_link.h"
+#include "daemon/ipc/zygotes.h"
 #include "daemon/supervisor/slot_files.h"
 
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <set>
 #include <string>
-#include <vector>
 
 namespace vtpm::supervisor {
 
@@ -70,22 +70,17 @@ class Engines {
   std::string how_it_ended(pid_t pid);
   // An engine of an earlier vtpmd's zygote: nobody tells how it ends.
   void took_over(pid_t pid);
-  // The zygote of now; valid as long as this object.
-  ipc::Zygote& zygote();
+  // A zygote for the anchor's own engine; valid as long as this object.
+  ipc::Zygote& zygote() noexcept { return zygotes_->first(); }
 
  private:
-  explicit Engines(std::string path) : path_(std::move(path)) {}
-  Result<> start_zygote();
-  Result<ipc::SpawnedEngine> spawn();
+  explicit Engines(std::unique_ptr<ipc::Zygotes> zygotes) : zygotes_(std::move(zygotes)) {}
   Result<std::shared_ptr<Engine>> power_on(std::optional<Storage> storage);
   bool end(Engine& engine, bool stuck);
 
-  std::string path_;
-  std::mutex mutex_;  // guards zygotes_ and taken_over_
+  std::unique_ptr<ipc::Zygotes> zygotes_;
+  std::mutex mutex_;  // guards taken_over_
   std::set<pid_t> taken_over_;
-  // The last one is in use. Dead ones stay: an anchor may hold a reference to the one that it was opened
-  // with.
-  std::vector<std::unique_ptr<ipc::Zygote>> zygotes_;
 };
 
 }  // namespace vtpm::supervisor
