@@ -22,6 +22,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -91,15 +92,13 @@ Result<> close_from(unsigned first) {
 }
 
 Result<> add_row(scmp_filter_ctx filter, const SyscallRow& row, std::uint32_t action) {
-  const auto number = static_cast<int>(row.number);
-  int result = 0;
-  if (row.test.index < 0) {
-    result = ::seccomp_rule_add_array(filter, action, number, 0, nullptr);
-  } else {
-    const scmp_arg_cmp test{static_cast<unsigned>(row.test.index), SCMP_CMP_MASKED_EQ, row.test.mask,
-                            row.test.value};
-    result = ::seccomp_rule_add_array(filter, action, number, 1, &test);
-  }
+  std::array<scmp_arg_cmp, 2> tests{};
+  unsigned count = 0;
+  for (const ArgumentTest& test : {row.test, row.also})
+    if (test.index >= 0)
+      tests[count++] = {static_cast<unsigned>(test.index), SCMP_CMP_MASKED_EQ, test.mask, test.value};
+  const int result =
+      ::seccomp_rule_add_array(filter, action, static_cast<int>(row.number), count, tests.data());
   if (result != 0)
     return Error(ErrorCode::Unsupported,
                  "seccomp row " + std::to_string(row.number) + ": " + std::strerror(-result));

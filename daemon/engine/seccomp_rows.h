@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <unistd.h>
 
 #include <array>
 #include <string_view>
@@ -46,6 +47,7 @@ struct SyscallRow {
   unsigned roles;
   ArgumentTest test;
   std::string_view reason;
+  ArgumentTest also = {};  // a second condition
 };
 
 // What fork_process() asks for: a process, nothing shared, no new namespace but perhaps one of pids.
@@ -63,15 +65,15 @@ inline constexpr std::array kSyscalls = {
     SyscallRow{SYS_read, kBoth, {}, "FUSE requests; the zygote's signalfd"},
     SyscallRow{SYS_write, kBoth, {}, "FUSE replies; the log"},
     SyscallRow{SYS_close, kBoth, {}, "a device whose mount is gone; the zygote's copies"},
-    SyscallRow{SYS_fcntl, kBoth, equals(1, F_SETFL), "O_NONBLOCK on a device that was received"},
-    SyscallRow{SYS_lseek, kBoth, {}, "libtpms' messages: dprintf asks for the log's position"},
+    SyscallRow{SYS_fcntl, kBoth, equals(1, F_SETFL), "O_NONBLOCK on a device that was received",
+               equals(2, O_NONBLOCK)},
+    SyscallRow{SYS_lseek, kBoth, equals(0, STDERR_FILENO),
+               "libtpms' messages: dprintf asks for the log's position", equals(1, 0)},
     SyscallRow{SYS_exit_group, kBoth, {}, "the end"},
     // Memory. Nothing becomes executable.
     SyscallRow{SYS_brk, kBoth, {}, "malloc"},
     SyscallRow{SYS_mmap, kBoth, without(2, PROT_EXEC), "malloc of large blocks"},
     SyscallRow{SYS_munmap, kBoth, {}, "free of large blocks"},
-    SyscallRow{SYS_mremap, kBoth, {}, "realloc of large blocks"},
-    SyscallRow{SYS_madvise, kBoth, {}, "free gives pages back"},
     // The state of a durable TPM. Only descriptors that vtpmd passed are there to be read or written.
     SyscallRow{SYS_pread64, kBoth, {}, "the slot files, read once at power-on"},
     SyscallRow{SYS_pwrite64,
@@ -127,6 +129,8 @@ inline constexpr std::array kKeeperSyscalls = {
 inline constexpr std::array kRefusedSyscalls = {
     SyscallRow{SYS_newfstatat, kBoth, {}, "libtpms' messages: dprintf asks what kind of file the log is"},
     SyscallRow{SYS_fstat, kBoth, {}, "likewise, with other versions of glibc"},
+    SyscallRow{SYS_mremap, kBoth, {}, "realloc of large blocks: glibc then copies them"},
+    SyscallRow{SYS_madvise, kBoth, {}, "free would give pages back"},
 };
 
 #ifdef __SANITIZE_ADDRESS__

@@ -100,6 +100,8 @@ const std::vector<Forbidden>& forbidden_to_both() {
       {"setuid", [] { raw(SYS_setuid, 0); }},
       {"unlink", [] { raw(SYS_unlink, 0); }},
       {"PR_SET_DUMPABLE", [] { raw(SYS_prctl, PR_SET_DUMPABLE, 1); }},
+      {"fcntl O_ASYNC", [] { raw(SYS_fcntl, 0, F_SETFL, O_ASYNC); }},
+      {"lseek of another file than the log", [] { raw(SYS_lseek, 0, 0, SEEK_CUR); }},
       {"fcntl F_SETOWN", [] { raw(SYS_fcntl, 0, F_SETOWN, 1); }},
       {"mlock of more than a key", [] { raw(SYS_mlock, 0, 4096); }},
       {"prlimit of another process", [] { raw(SYS_prlimit64, 1, 7, 0, 0); }},
