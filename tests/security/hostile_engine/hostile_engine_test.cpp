@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+// A compromised engine inside its real jail, under a real vtpmd: whatever it tries fails, and only its own
+// instance suffers.
+#include "tests/integration/supervisor/json_call.h"
+#include "tests/security/hostile_engine/orders.h"
+
+#include <vtpm/os/bytes.h>
+#include <vtpm/os/encoding.h>
+#include <vtpm/os/file.h>
+
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+
+#include <array>
+#include <filesystem>
+#include <thread>
+
+using namespace vtpm;
+using namespace vtpm::test;
+
+namespace {
+
+using Numbers = std::array<std::uint32_t, 4>;
+
+std::string measurement(const std::string& digest) {
+  return R"({"pcr":18,"digest":")" + digest + R"(","description":"an order"})";
+}
+
+std::string order(Obey what, const Numbers& numbers = {}) {
+  Bytes digest;
+  put(digest, as_bytes(kObey));
+  digest.push_back(static_cast<std::uint8_t>(what));
+  for (const std::uint32_t number : numbers)
+    put_be(digest, number);
+  digest.resize(32);
+  return measurement(to_hex(digest));
+}
+
+std::uint32_t pid_argument(pid_t pid) {
+  return static_cast<std::uint32_t>(pid);
+}
+
+struct Fixture {
+  Place place;
+  std::unique_ptr<Daemon> daemon;
+  std::string neighbour;
+
+  Fixture() {
+    const std::string program = place.programs() + "/hostile-engine";
+    std::filesystem::copy_file(std::string(VTPM_BIN_DIR) + "/vtpm-engine-hostile", program);
+    std::filesystem::permissions(program, std::filesystem::perms(0755));
+    daemon = Daemon::start(place, "embedded", {"--engine", program});
+    REQUIRE(daemon->ready());
+    neighbour = create(*daemon);
+  }
+
+  pid_t pid_of(const std::string& id) const {
+    return call(*daemon, "GET", "/v1/instances/" + id)["pid"].get<pid_t>();
+  }
+  std::string state_of(const std::string& id) const {
+    return call(*daemon, "GET", "/v1/instances/" + id)["state"].get<std::string>();
+  }
+  // What vtpmd answers to the measurement that is the order.
+  unsigned give(const std::string& id, const std::string& body) const {
+    return status_of(*daemon, "POST", "/v1/instances/" + id + "/measurements", body);
+  }
+  void check_neighbour() const {
+    CHECK(give(neighbour, measurement(std::string(64, 'a'))) == 200);
+    CHECK(state_of(neighbour) == "running");
+  }
+  // A new instance obeys, which ends it and nothing else.
+  void check_fatal(const std::string& body) const {
+    const std::string id = create(*daemon);
+    CHECK(give(id, body) >= 400);
+    CHECK(eventually([&] { return state_of(id) == "failed"; }));
+    check_neighbour();
+    call(*daemon, "DELETE", "/v1/instances/" + id);
+  }
+  std::size_t memory_kb() const {
+    const auto status = read_file("/proc/" + std::to_string(daemon->pid()) + "/status", 65536);
+    REQUIRE(status);
+    const std::string text(as_text(*status));
+    return std::stoul(text.substr(text.find("VmRSS:") + 6));
+  }
+};
+
+struct Try {
+  const char* name;
+  Numbers numbers;  // a system call and its first arguments
+};
+
+}  // namespace
+
+TEST_CASE_METHOD(Fixture, "hostile engine: no system call gets it out of the jail") {
+  const std::uint32_t sibling = pid_argument(pid_of(neighbour));
+  const std::uint32_t vtpmd = pid_argument(daemon->pid());
+  const std::vector<Try> tries = {
+      {"opens a file: /proc of a sibling, another's slot file", {SYS_openat, 0, 0, O_RDONLY}},
+      {"opens a socket", {SYS_socket, AF_UNIX, SOCK_STREAM, 0}},
+      {"connects its socket", {SYS_connect, 3, 0, 0}},
+      {"traces a sibling", {SYS_ptrace, 16, sibling, 0}},
+      {"reads a sibling's memory", {SYS_process_vm_readv, sibling, 0, 0}},
+      {"kills a sibling", {SYS_kill, sibling, SIGKILL, 0}},
+      {"kills vtpmd", {SYS_kill, vtpmd, SIGKILL, 0}},
+      {"kills all it can", {SYS_kill, 0xffffffff, SIGKILL, 0}},
+      {"asks for a sibling's pidfd", {SYS_pidfd_open, sibling, 0, 0}},
+      {"forks", {SYS_clone, SIGCHLD, 0, 0}},
+      {"forks as its zygote does", {SYS_clone, CLONE_NEWPID | CLONE_PIDFD | SIGCHLD, 0, 0}},
+      {"executes a program", {SYS_execve, 0, 0, 0}},
+      {"joins a namespace", {SYS_setns, 3, 0, 0}},
+      {"makes a namespace", {SYS_unshare, CLONE_NEWUSER, 0, 0}},
+      {"asks for io_uring", {SYS_io_uring_setup, 8, 0, 0}},
+      {"asks for keys", {SYS_keyctl, 0, 0, 0}},
+      {"loads a BPF program", {SYS_bpf, 0, 0, 0}},
+      {"handles page faults", {SYS_userfaultfd, 0, 0, 0}},
+      {"hoards descriptors", {SYS_dup, 3, 0, 0}},
+      {"takes its capability back", {SYS_capset, 0, 0, 0}},
+      {"raises its limits", {SYS_prlimit64, 0, 7, 0}},
+  };
+  for (const Try& one : tries) {
+    INFO(one.name);
+    check_fatal(order(Obey::Call, one.numbers));
+  }
+  check_fatal(order(Obey::Executable));
+  CHECK(place.log().find("SIGSYS") != std::string::npos);
+}
+
+TEST_CASE_METHOD(Fixture, "hostile engine: what it says is not believed, and ends it") {
+  const auto descriptors = daemon->descriptors();
+  for (const Obey lie : {Obey::WrongId, Obey::WrongVerb, Obey::NotReply, Obey::Oversize, Obey::NotFrame,
+                         Obey::Descriptors, Obey::TooMany, Obey::Endless}) {
+    INFO("order " << static_cast<int>(lie));
+    check_fatal(order(lie));
+  }
+  CHECK(eventually([&] { return daemon->descriptors() <= descriptors; }));
+}
+
+TEST_CASE_METHOD(Fixture,
+                 "hostile engine: one that never answers is given up, its neighbours are served meanwhile") {
+  const std::string id = create(*daemon);
+  std::thread waiting([&] { CHECK(give(id, order(Obey::Silence)) >= 400); });
+  for (int i = 0; i < 20; ++i)
+    check_neighbour();
+  waiting.join();
+  CHECK(eventually([&] { return state_of(id) == "failed"; }));
+}
+
+TEST_CASE_METHOD(Fixture,
+                 "hostile engine: a flood of its socket costs vtpmd neither memory nor descriptors") {
+  const std::size_t memory = memory_kb();
+  const auto descriptors = daemon->descriptors();
+  const std::string id = create(*daemon);
+  (void)give(id, order(Obey::Flood));
+  (void)give(id, measurement(std::string(64, 'b')));  // one that has flooded is found out now, at the latest
+  CHECK(eventually([&] { return state_of(id) == "failed"; }));
+  check_neighbour();
+  call(*daemon, "DELETE", "/v1/instances/" + id);
+  CHECK(memory_kb() < memory + 32 * 1024);
+  CHECK(eventually([&] { return daemon->descriptors() <= descriptors; }));
+}
+
+TEST_CASE_METHOD(Fixture, "hostile engine: all the memory and log that it can have is bounded") {
+  const std::string hungry = create(*daemon);
+  (void)give(hungry, order(Obey::Memory));
+  check_neighbour();
+  const std::string noisy = create(*daemon);
+  (void)give(noisy, order(Obey::Log));
+  check_neighbour();
+  CHECK(place.log().size() <= (std::size_t{64} << 20) + 65536);
+  check_fatal(order(Obey::Call, {SYS_socket, AF_UNIX, SOCK_STREAM, 0}));
+}
