@@ -74,6 +74,22 @@ void daemon(const Context& context, Findings& findings) {
          "machine with a TPM"});
 }
 
+// Where the kernel or the limits of vtpmd do not permit a part of the engines' jail, it is left out.
+void jail(const Context& context, Findings& findings) {
+  const auto body = context.client().call("GET", "/healthz");
+  const auto health = body ? parse_answer(*body) : body.error();
+  if (!health || !health->contains("jail") || !(*health)["jail"].is_object())
+    return;  // the daemon's check said so
+  std::string lacking;
+  for (const auto& [name, present] : (*health)["jail"].items())
+    if (present == false) lacking += (lacking.empty() ? "" : ", ") + shown(json::Value(name));
+  if (lacking.empty())
+    findings.push_back({Health::Ok, "the engines' jail has all its parts", ""});
+  else
+    findings.push_back({Health::Warn, "the engines' jail is without: " + lacking,
+                        "see \"The engines' jail\" in vtpmd(8); seccomp holds all the same"});
+}
+
 void socket_mode(const std::string& path, mode_t unwanted, const std::string& why, Findings& findings) {
   struct stat s {};
   if (::stat(path.c_str(), &s) != 0) return;  // the daemon's check has said so
@@ -158,6 +174,7 @@ std::vector<Finding> examine(const Context& context) {
   fuse(findings);
   hardware_tpm(findings);
   daemon(context, findings);
+  jail(context, findings);
   sockets(context, findings);
   runtimes(findings);
   engine_files("the hooks.d file of podman and CRI-O", "vtpmctl oci hooks-json",

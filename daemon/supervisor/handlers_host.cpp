@@ -53,6 +53,23 @@ std::string hexadecimal(std::uint64_t value) {
   return to_hex(bytes);
 }
 
+struct JailPart {
+  std::uint32_t bit;
+  std::string_view name;
+};
+constexpr std::array kJailParts{
+    JailPart{ipc::kJailNamespaces, "namespaces"},           JailPart{ipc::kJailEmptyRoot, "empty_root"},
+    JailPart{ipc::kJailPidNamespaces, "pid_namespaces"},    JailPart{ipc::kJailLandlock, "landlock"},
+    JailPart{ipc::kJailNoExecGain, "no_executable_memory"}, JailPart{ipc::kJailLockedMemory, "locked_memory"},
+};
+
+json::Value jail_of(std::uint32_t parts) {
+  json::Value out = json::Value::object();
+  for (const JailPart& part : kJailParts)
+    out[std::string(part.name)] = (parts & part.bit) != 0;
+  return out;
+}
+
 std::string_view state_of(const AnchorHealth& health) noexcept {
   if (!health.failure) return "ready";
   const ErrorCode code = health.failure->kind();
@@ -190,8 +207,8 @@ Task<HttpReply> get_metrics(Context& context, HttpRequest) {
   co_return reply;
 }
 
-Task<HttpReply> get_health(Context&, HttpRequest) {
-  const json::Value out{{"status", "ok"}, {"version", VTPM_VERSION}};
+Task<HttpReply> get_health(Context& context, HttpRequest) {
+  const json::Value out{{"status", "ok"}, {"version", VTPM_VERSION}, {"jail", jail_of(context.jail)}};
   co_return reply_with(out);
 }
 

@@ -20,6 +20,7 @@ struct Context {
   EventBus& events;
   Store& store;
   Workers& workers;
+  std::uint32_t jail;  // what the engines' jail has here: ipc::kJail* bits
 };
 
 using Handler = Task<HttpReply> (*)(Context&, HttpRequest);

@@ -258,7 +258,7 @@ class Daemon {
                  registry_,    instances_,
                  attestation_, epochs_,
                  events_,      *ground.store,
-                 workers_},
+                 workers_,     ground.engines->zygote().jail()},
         http_(context_),
         attach_(ground.rules, options.max_instances_per_user, workers_, registry_, instances_),
         http_listener_(executor_, std::move(sockets.http), "vtpmd.sock",
