@@ -32,6 +32,10 @@ std::map<long, std::string_view> needed_elsewhere() {
       {SYS_mremap, "a realloc of more than 128 KiB"},
       {SYS_madvise, "other versions of glibc"},
   };
+#ifdef __SANITIZE_ADDRESS__
+  for (const long row : {SYS_brk, SYS_mlock, SYS_munlock})
+    rows.emplace(row, "builds without AddressSanitizer, which has these calls of its own");
+#endif
   if (!can_mount())
     for (const long row : {SYS_fcntl, SYS_setitimer, SYS_rt_sigreturn})
       rows.emplace(row, "engines that serve a device node, which only root can make here");
