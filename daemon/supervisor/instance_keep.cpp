@@ -10,6 +10,7 @@
 #include <vtpm/tpm/constants.h>
 
 #include <fcntl.h>
+#include <poll.h>
 
 #include <algorithm>
 
@@ -28,6 +29,11 @@ Result<log::EventLog> join(Engine& engine, const log::EventLog& recorded) {
   VTPM_TRY(const tpm::PcrValues pcrs,
            identity::read_pcrs(*engine.link, {tpm::kLaunchPcr, tpm::kOperatorPcr}));
   return borne_out(recorded, pcrs);
+}
+
+bool has_hung_up(int socket) {
+  pollfd p{socket, 0, 0};
+  return ::poll(&p, 1, 0) > 0;
 }
 
 }  // namespace
@@ -89,15 +95,24 @@ asio::awaitable<void> Instances::record_quietly(std::string id) {
     log_line(LogLevel::Warning, "instance " + id + ": not recorded: " + recorded.error().context);
 }
 
+// Whether it is gone; false: it is no longer watched. As process_ended(), for a connection.
+asio::awaitable<bool> Instances::keeper_ended() {
+  for (;;) {
+    const auto [error] = co_await keeper_end_.async_wait(Descriptor::wait_error, kResume);
+    if (error || stopping_ || !keeper_end_.is_open()) co_return false;
+    if (!has_hung_up(keeper_end_.native_handle())) continue;
+    stop_watching_keeper();
+    co_return true;
+  }
+}
+
 asio::awaitable<void> Instances::watch_keeper() {
   while (!stopping_) {
     auto end = keeper_.watch();
     if (end) {
       keeper_end_.assign(end->release());
-      const auto [error] = co_await keeper_end_.async_wait(Descriptor::wait_error, kResume);
-      boost::system::error_code ignored;
-      keeper_end_.close(ignored);
-      if (error || stopping_) co_return;
+      const bool ended = co_await keeper_ended();
+      if (!ended) co_return;
       log_line(LogLevel::Warning, "the keeper is gone: starting another");
     }
     const auto all = std::make_shared<std::vector<HeldInstance>>();

@@ -57,6 +57,14 @@ Result<> watch(Descriptor& descriptor, int pidfd) {
   return {};
 }
 
+asio::awaitable<bool> process_ended(Descriptor& watched) {
+  for (;;) {
+    const auto [error] = co_await watched.async_wait(Descriptor::wait_read, kResume);
+    if (error || !watched.is_open()) co_return false;
+    if (has_ended(watched.native_handle())) co_return true;
+  }
+}
+
 Task<std::string> Instances::create(Order order) {
   if (stopping_) co_return Error(ErrorCode::Unavailable, "vtpmd is stopping");
   if (order.durable && !order.name) order.name = order.launch.container;
@@ -202,13 +210,13 @@ Result<> Instances::supervise(const std::string& id, std::shared_ptr<Engine> eng
 
 asio::awaitable<void> Instances::watch_engine(std::string id, std::shared_ptr<Supervision> supervision) {
   const pid_t pid = supervision->engine->pid;
-  const auto [error] = co_await supervision->engine_end.async_wait(Descriptor::wait_read, kResume);
-  if (!error) co_await engine_died(id, pid);
+  const bool ended = co_await process_ended(supervision->engine_end);
+  if (ended) co_await engine_died(id, pid);
 }
 
 asio::awaitable<void> Instances::watch_container(std::string id, std::shared_ptr<Supervision> supervision) {
-  const auto [error] = co_await supervision->container_end.async_wait(Descriptor::wait_read, kResume);
-  if (!error) co_await end_quietly(id, "container-ended");
+  const bool ended = co_await process_ended(supervision->container_end);
+  if (ended) co_await end_quietly(id, "container-ended");
 }
 
 }  // namespace vtpm::supervisor

@@ -145,6 +145,7 @@ class Instances {
   Task<> record(std::string id);
   asio::awaitable<void> record_quietly(std::string id);
   asio::awaitable<void> take_back_one(LeftRunning left);
+  asio::awaitable<bool> keeper_ended();
   void stop_watching_keeper();
   asio::awaitable<void> watch_engine(std::string id, std::shared_ptr<Supervision> supervision);
   asio::awaitable<void> watch_container(std::string id, std::shared_ptr<Supervision> supervision);

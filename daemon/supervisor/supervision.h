@@ -43,6 +43,12 @@ struct Supervision {
 // A duplicate for the reactor, so that a watch may end before the pidfd does.
 Result<> watch(Descriptor& descriptor, int pidfd);
 
+// Waits for the end of the process whose pidfd is watched. False: it is no longer watched. The reactor may
+// wake a new descriptor for what happened to a closed one before: only the pidfd itself says that it is over.
+// Name the answer before it is tested: gcc 12 miscompiles a co_await in the condition of an if whose branch
+// awaits with a temporary argument.
+asio::awaitable<bool> process_ended(Descriptor& watched);
+
 // A short conversation with an engine. One that broke it off is of no further use: its end is noticed by its
 // pidfd.
 template <class Talk>

@@ -8,6 +8,7 @@
 
 #include <signal.h>
 
+#include <atomic>
 #include <latch>
 #include <mutex>
 #include <thread>
@@ -283,4 +284,33 @@ TEST_CASE("vtpmd: what could not be attested later is not made") {
                     R"({"image":"latest"})");
   INFO(refused);
   CHECK(status_of(*daemon, "POST", "/v1/instances", refused) == 400);
+}
+
+TEST_CASE("vtpmd: no living engine is taken for a dead one while clients come and go") {
+  const Place place;
+  const auto daemon = Daemon::start(place);
+  REQUIRE(daemon->ready());
+  std::atomic<bool> done{false};
+  std::atomic<std::size_t> made{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&, client = daemon->client()] {
+      for (int n = 0; n < 60; ++n)
+        made += client.call("POST", "/v1/instances", "{}") ? 1 : 0;
+    });
+    threads.emplace_back([&, client = daemon->client()] {
+      while (!done)
+        static_cast<void>(client.call("GET", "/healthz").has_value());
+    });
+  }
+  for (std::size_t i = 0; i < threads.size(); i += 2)
+    threads[i].join();
+  done = true;
+  for (std::size_t i = 1; i < threads.size(); i += 2)
+    threads[i].join();
+  CHECK(made == 240);
+  const auto list = call(*daemon, "GET", "/v1/instances")["instances"];
+  CHECK(list.size() == made);
+  for (const auto& instance : list)
+    CHECK(instance["state"] == "running");
 }
