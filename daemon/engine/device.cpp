@@ -3,6 +3,7 @@
 
 #include "daemon/engine/fatal.h"
 #include "daemon/engine/log.h"
+#include "daemon/engine/tpm_commands.h"
 
 #include <algorithm>
 
@@ -90,7 +91,9 @@ void Device::run(SpaceId space, Time now) {
   busy_ += end - now;
   queue_.completed(space, now, end);
   if (outcome) {
-    client.answered(std::get<Bytes>(std::move(*outcome)));
+    auto response = std::get<Bytes>(std::move(*outcome));
+    if (is_cancelled(response)) ++cancelled_;
+    client.answered(std::move(response));
   } else {
     if (tpm_.powered()) log_line(outcome.error().context);
     client.failed();
@@ -98,7 +101,7 @@ void Device::run(SpaceId space, Time now) {
 }
 
 Device::Counters Device::counters() const {
-  Counters counters{commands_, busy_, spaces_.counters()};
+  Counters counters{commands_, cancelled_, busy_, spaces_.counters()};
   counters.spaces.spaces -= 2;  // the raw nodes' and the supervisor's
   return counters;
 }

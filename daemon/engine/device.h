@@ -65,7 +65,8 @@ class Device {
   // A command of the supervisor: at once, at any locality.
   Result<Bytes> supervise(tpm::Locality locality, BytesView command);
   struct Counters {
-    std::uint64_t commands = 0;  // of tenants, answered
+    std::uint64_t commands = 0;   // of tenants, answered
+    std::uint64_t cancelled = 0;  // of those: with TPM_RC_CANCELED
     std::chrono::nanoseconds busy{0};
     space::ResourceManager::Counters spaces;
   };
@@ -107,6 +108,7 @@ class Device {
   std::map<SpaceId, Job> jobs_;
   std::uint64_t last_file_id_ = 0;
   std::uint64_t commands_ = 0;
+  std::uint64_t cancelled_ = 0;
   std::chrono::nanoseconds busy_{0};
 };
 

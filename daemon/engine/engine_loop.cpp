@@ -260,6 +260,7 @@ Engine::Answer Engine::status(ipc::Transfer&) {
   status.swaps = counters.spaces.swaps;
   status.evictions = counters.spaces.evictions;
   status.nv_bytes = tpm_.permanent_state().size();
+  status.cancelled = counters.cancelled;
   return ipc::encode(status);
 }
 

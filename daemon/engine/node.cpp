@@ -18,10 +18,6 @@ constexpr std::size_t kMaxReaders = 8;
 // at last.
 constexpr unsigned kMaxCancelled = 3;
 
-bool is_cancelled(BytesView response) {
-  return response_code(response) == static_cast<std::uint32_t>(tpm::ResponseCode::Canceled);
-}
-
 }  // namespace
 
 OpenFile::OpenFile(Node& node, SpaceId space) : node_(node), space_(space) {

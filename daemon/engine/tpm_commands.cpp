@@ -8,6 +8,10 @@ std::uint32_t response_code(BytesView response) {
   return header ? header->code : static_cast<std::uint32_t>(tpm::ResponseCode::Failure);
 }
 
+bool is_cancelled(BytesView response) {
+  return response_code(response) == static_cast<std::uint32_t>(tpm::ResponseCode::Canceled);
+}
+
 void shutdown_clear(Tpm& tpm) {
   Bytes command;
   put_be<std::uint16_t>(command, static_cast<std::uint16_t>(tpm::Tag::NoSessions));

@@ -11,5 +11,7 @@ void shutdown_clear(Tpm& tpm);
 
 // The response code of a response. A malformed one: Failure.
 std::uint32_t response_code(BytesView response);
+// Whether the command was cancelled while it ran.
+bool is_cancelled(BytesView response);
 
 }  // namespace vtpm::engine

@@ -18,15 +18,16 @@ struct EngineStatus {
   std::uint64_t swaps = 0;      // contexts saved to make room
   std::uint64_t evictions = 0;  // sessions taken from their owners
   std::uint64_t nv_bytes = 0;   // of the permanent state
+  std::uint64_t cancelled = 0;  // commands that a signal or a close has cancelled while they ran
 
-  static constexpr std::size_t kFields = 8;
+  static constexpr std::size_t kFields = 9;
   static constexpr std::size_t kSize = kFields * sizeof(std::uint64_t);
 };
 
 inline Bytes encode(const EngineStatus& s) {
   Bytes out;
-  for (const auto value :
-       {s.sequence, s.commands, s.busy_us, s.throttled, s.spaces, s.swaps, s.evictions, s.nv_bytes})
+  for (const auto value : {s.sequence, s.commands, s.busy_us, s.throttled, s.spaces, s.swaps, s.evictions,
+                           s.nv_bytes, s.cancelled})
     put_be(out, value);
   return out;
 }
@@ -37,8 +38,8 @@ inline Result<EngineStatus> decode_status(BytesView bytes) {
     return Error(ErrorCode::Malformed, "engine status: of another size");
   EngineStatus s;
   std::size_t at = 0;
-  for (auto* field :
-       {&s.sequence, &s.commands, &s.busy_us, &s.throttled, &s.spaces, &s.swaps, &s.evictions, &s.nv_bytes})
+  for (auto* field : {&s.sequence, &s.commands, &s.busy_us, &s.throttled, &s.spaces, &s.swaps, &s.evictions,
+                      &s.nv_bytes, &s.cancelled})
     *field = get_be<std::uint64_t>(bytes, sizeof(std::uint64_t) * at++);
   return s;
 }

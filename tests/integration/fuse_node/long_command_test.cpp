@@ -89,6 +89,7 @@ TEST_CASE("long commands: a signal cancels one, its write is EINTR and the file 
     return 7;  // none of them was cancelled
   });
   CHECK(status == 0);
+  CHECK(served.engine.link->status()->cancelled == 1);
 }
 
 TEST_CASE("long commands: one that is written again after each signal gets done") {
