@@ -33,14 +33,17 @@ constexpr std::chrono::seconds kPatience{2};
 
 class Keeper {
  public:
-  Keeper(UniqueFd listener, std::size_t descriptors)
-      : listener_(std::move(listener)), room_(descriptors > kSpare ? descriptors - kSpare : 0) {}
+  Keeper(UniqueFd listener, std::size_t descriptors, std::chrono::milliseconds patience)
+      : listener_(std::move(listener)),
+        room_(descriptors > kSpare ? descriptors - kSpare : 0),
+        patience_(patience) {}
 
   int run();
 
  private:
   using Held = std::map<HeldKey, UniqueFd>;
   using Answer = Result<Bytes>;
+  using Clock = std::chrono::steady_clock;
 
   void accept_peer();
   void watch_engines();
@@ -50,18 +53,23 @@ class Keeper {
   Answer recall(BytesView after, int& reply_fd) const;
   void release(std::uint64_t instance);
   void engine_ended(std::uint64_t instance);
+  int until_next_patience_ends() const;
+  void give_up_nodes();
+  bool has_room(HeldKind kind) const;
   Held::iterator first_of(std::uint64_t instance) {
     return held_.lower_bound({instance, HeldKind::Control, 0});
   }
 
   UniqueFd listener_;
   std::size_t room_;
+  std::chrono::milliseconds patience_;
   UniqueFd peer_;
   bool begun_ = false;  // somebody has been connected
   bool quit_ = false;
   Held held_;
   std::set<std::uint64_t> instances_;
-  std::set<std::uint64_t> ended_;  // of instances_: the engine is known to have ended
+  std::set<std::uint64_t> ended_;                       // of instances_: the engine is known to have ended
+  std::map<std::uint64_t, Clock::time_point> orphans_;  // of ended_: until when its nodes are held
 };
 
 int Keeper::run() {
@@ -84,7 +92,9 @@ void Keeper::watch_engines() {
     polled.push_back({fd.get(), POLLIN, 0});
     whose.push_back(key.instance);
   }
-  if (::poll(polled.data(), polled.size(), -1) <= 0) return;  // a signal that stopped and continued it
+  const int ready = ::poll(polled.data(), polled.size(), until_next_patience_ends());
+  give_up_nodes();
+  if (ready <= 0) return;  // or a signal that stopped and continued it
   for (std::size_t i = 1; i < polled.size(); ++i)
     if (polled[i].revents != 0) engine_ended(whose[i]);
   if (polled[0].revents != 0) accept_peer();
@@ -158,10 +168,14 @@ Keeper::Answer Keeper::answer(ipc::Transfer& request, int& reply_fd) {
 }
 
 Keeper::Answer Keeper::hold(const HeldKey& key, UniqueFd fd) {
-  if (held_.size() >= room_) return Error(ErrorCode::Exhausted, "the keeper's limit of descriptors");
+  if (!has_room(key.kind)) return Error(ErrorCode::Exhausted, "the keeper's limit of descriptors");
   if (!instances_.contains(key.instance) && instances_.size() >= kMaxInstances)
     return Error(ErrorCode::Exhausted, "the keeper holds 10000 instances, the limit");
   instances_.insert(key.instance);
+  if (key.kind == HeldKind::Engine) {
+    ended_.erase(key.instance);  // another engine
+    orphans_.erase(key.instance);
+  }
   held_.insert_or_assign(key, std::move(fd));
   return Bytes{};
 }
@@ -177,26 +191,54 @@ Keeper::Answer Keeper::recall(BytesView after, int& reply_fd) const {
   return ipc::encode(next->first);
 }
 
+// Without its node an instance runs on. So nodes leave room for what no instance outlives vtpmd without.
+bool Keeper::has_room(HeldKind kind) const {
+  return held_.size() < (kind == HeldKind::Node ? room_ - room_ / 4 : room_);
+}
+
 void Keeper::release(std::uint64_t instance) {
   auto one = first_of(instance);
   while (one != held_.end() && one->first.instance == instance)
     one = held_.erase(one);
   instances_.erase(instance);
   ended_.erase(instance);
+  orphans_.erase(instance);
 }
 
+// Nodes are held of durable instances alone: the next vtpmd has another engine serve them.
 void Keeper::engine_ended(std::uint64_t instance) {
   ended_.insert(instance);
-  for (auto one = first_of(instance); one != held_.end() && one->first.instance == instance;) {
-    const bool kept = one->first.kind == HeldKind::Engine || one->first.kind == HeldKind::Container;
-    one = kept ? std::next(one) : held_.erase(one);
-  }
+  held_.erase({instance, HeldKind::Control, 0});
+  const auto node = held_.lower_bound({instance, HeldKind::Node, 0});
+  if (node != held_.end() && node->first.instance == instance)
+    orphans_.emplace(instance, Clock::now() + patience_);
+}
+
+// For poll(2): milliseconds, -1 for ever.
+int Keeper::until_next_patience_ends() const {
+  if (orphans_.empty()) return -1;
+  const auto first = std::min_element(orphans_.begin(), orphans_.end(), [](const auto& a, const auto& b) {
+                       return a.second < b.second;
+                     })->second;
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(first - Clock::now()).count();
+  return static_cast<int>(std::max<decltype(left)>(left, 0));
+}
+
+void Keeper::give_up_nodes() {
+  std::erase_if(orphans_, [this, now = Clock::now()](const auto& orphan) {
+    if (orphan.second > now) return false;
+    std::erase_if(held_, [&](const auto& one) {
+      return one.first.instance == orphan.first && one.first.kind == HeldKind::Node;
+    });
+    log_line("keeper: no vtpmd has come: the nodes of an instance whose engine has ended are let go");
+    return true;
+  });
 }
 
 }  // namespace
 
-int run_keeper(UniqueFd listener, std::size_t descriptors) {
-  return Keeper(std::move(listener), descriptors).run();
+int run_keeper(UniqueFd listener, std::size_t descriptors, std::chrono::milliseconds patience) {
+  return Keeper(std::move(listener), descriptors, patience).run();
 }
 
 }  // namespace vtpm::engine

@@ -62,9 +62,10 @@ asio::awaitable<void> Instances::keep_durable(std::chrono::seconds interval) {
   for (const std::string& id : unbound)
     spawn(executor_, "start of a durable instance", start_quietly(id));
   while (!stopping_) {
+    co_await anchor_states();  // at first what was stored while there was no vtpmd
+    if (stopping_) co_return;
     interval_.expires_after(interval);
     co_await interval_.async_wait(kResume);
-    if (!stopping_) co_await anchor_states();
   }
 }
 
@@ -97,6 +98,7 @@ asio::awaitable<void> Instances::anchor_states() {
     const auto supervision = (*state)->supervision;
     const auto turn = co_await supervision->turn.acquire();
     if (!running(id)) continue;
+    forget_dead_nodes(id);
     const auto ask = [engine = supervision->engine] { return converse(*engine, committed_sequence); };
     const Result<std::uint64_t> sequence = co_await run_on(workers_.engines, ask);
     Instance* instance = registry_.find(id);

@@ -3,6 +3,7 @@
 // takes them back.
 #include "daemon/supervisor/clock.h"
 #include "daemon/supervisor/instances.h"
+#include "daemon/supervisor/nodes.h"
 #include "daemon/supervisor/runtime_text.h"
 #include "daemon/supervisor/supervision.h"
 
@@ -10,7 +11,6 @@
 #include <vtpm/tpm/constants.h>
 
 #include <fcntl.h>
-#include <poll.h>
 
 #include <algorithm>
 
@@ -31,11 +31,6 @@ Result<log::EventLog> join(Engine& engine, const log::EventLog& recorded) {
   return borne_out(recorded, pcrs);
 }
 
-bool has_hung_up(int socket) {
-  pollfd p{socket, 0, 0};
-  return ::poll(&p, 1, 0) > 0;
-}
-
 }  // namespace
 
 Result<HeldInstance> Instances::copies_for_keeper(const std::string& id) const {
@@ -51,6 +46,12 @@ Result<HeldInstance> Instances::copies_for_keeper(const std::string& id) const {
   if (container >= 0) copies.container.reset(::fcntl(container, F_DUPFD_CLOEXEC, 3));
   if (!copies.engine || (container >= 0 && !copies.container))
     return errno_error("a descriptor for the keeper", errno);
+  for (const Node& node : running->nodes) {
+    if (!node.channel) continue;
+    UniqueFd copy(::fcntl(node.channel.get(), F_DUPFD_CLOEXEC, 3));
+    if (!copy) return errno_error("a node's descriptor for the keeper", errno);
+    copies.nodes.push_back({node.number, std::move(copy)});
+  }
   return copies;
 }
 
@@ -157,7 +158,9 @@ asio::awaitable<void> Instances::take_back_one(LeftRunning left) {
       log_line(LogLevel::Error, "instance " + id + " cannot be taken back: " + joined.error().context);
       engine->kill();
     }
+    auto of_none = put_back(runtime->nodes, std::move(left.held.nodes));
     Result<> taken = registry_.add(std::move(left.row), SIZE_MAX);
+    co_await drop_nodes(id, std::move(of_none));
     if (taken)
       taken = supervise(id, std::move(engine), std::move(runtime->made), std::move(runtime->nodes),
                         std::move(left.held.container));
@@ -176,7 +179,7 @@ asio::awaitable<void> Instances::take_back_one(LeftRunning left) {
 
 // Everything that is begun comes to its end; then nothing of what runs is touched any more.
 asio::awaitable<void> Instances::hand_over() {
-  stopping_ = true;
+  stopping_ = handing_over_ = true;
   interval_.cancel();
   const auto busy = [](const auto& pair) {
     return !std::holds_alternative<Running>(pair.second.state) &&
@@ -185,6 +188,7 @@ asio::awaitable<void> Instances::hand_over() {
   };
   while (std::any_of(registry_.all().begin(), registry_.all().end(), busy))
     co_await wait_for_change();
+  co_await anchor_states();  // nobody can, until the next vtpmd has started
   std::vector<std::shared_ptr<Supervision>> all;
   for (const auto& [id, instance] : registry_.all()) {
     if (const auto* running = std::get_if<Running>(&instance.state)) all.push_back(running->supervision);

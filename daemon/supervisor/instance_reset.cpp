@@ -37,18 +37,19 @@ asio::awaitable<void> Instances::reset(std::string id, pid_t pid) {
   become(id, Resetting{std::move(running.made), supervision, std::move(running.nodes)});
   {
     const auto turn = co_await supervision->turn.acquire();
-    co_await let_go(id);
     const auto ask = [this, pid] { return engines_.how_it_ended(pid); };
     const std::string how = co_await run_on(workers_.engines, ask);
     log_line(LogLevel::Error,
              "instance " + id + ": its engine (pid " + std::to_string(pid) + ") ended: " + how);
     co_await reset_in_turn(id, how);
   }
+  // The keeper has the old engine's pidfd and the nodes all the time: a vtpmd that dies here is followed by
+  // one that finds the engine dead, and does this again.
   if (this->running(id)) {
-    co_await keep(id);
     co_await record_quietly(id);
+    co_await keep(id);
   }
-  if (stopping_) co_await end_quietly(id, "supervisor-stopped");
+  if (stopping_ && !handing_over_) co_await end_quietly(id, "supervisor-stopped");
 }
 
 asio::awaitable<void> Instances::reset_in_turn(std::string id, std::string how) {
@@ -86,7 +87,8 @@ asio::awaitable<void> Instances::reset_in_turn(std::string id, std::string how) 
       static_cast<void>(co_await run_on(workers_.engines, retire));
     }
     state.supervision->stop_watching();
-    state.nodes.clear();  // their users get ENOTCONN
+    state.nodes.clear();
+    co_await let_go(id);  // their users get ENOTCONN
     state.made.engine_pid = 0;
     const std::string reason = "its engine ended (" + how + "), and: " + logged.error().context;
     log_line(LogLevel::Error, "instance " + id + " has failed: " + reason);
@@ -98,7 +100,7 @@ asio::awaitable<void> Instances::reset_in_turn(std::string id, std::string how) 
   state.made.engine_pid = next->engine->pid;
   state.made.event_log = {};
   state.made.event_log.append(tpm::kLaunchPcr, state.made.launch, log::kLaunchContent, document);
-  co_await serve_orphans(state.supervision, state.nodes);
+  co_await serve_orphans(id, state.supervision, state.nodes);
   const auto supervision = state.supervision;
   become(id, Running{std::move(state.made), supervision, std::move(state.nodes)});
   spawn(executor_, "watch of an engine", watch_engine(id, supervision));
@@ -106,9 +108,11 @@ asio::awaitable<void> Instances::reset_in_turn(std::string id, std::string how) 
 }
 
 // The nodes of the dead engine, as far as vtpmd has their descriptors.
-asio::awaitable<void> Instances::serve_orphans(std::shared_ptr<Supervision> supervision,
+asio::awaitable<void> Instances::serve_orphans(std::string id, std::shared_ptr<Supervision> supervision,
                                                std::vector<Node>& nodes) {
+  std::vector<std::uint8_t> gone;
   for (Node& node : nodes) {
+    if (node.gone) continue;
     auto copy = std::make_shared<UniqueFd>(::fcntl(node.channel.get(), F_DUPFD_CLOEXEC, 3));
     const auto serve = [engine = supervision->engine, kind = node.kind, copy] {
       return converse(*engine, [&](ipc::EngineLink& link) {
@@ -118,10 +122,14 @@ asio::awaitable<void> Instances::serve_orphans(std::shared_ptr<Supervision> supe
     Result<> served = Error(ErrorCode::NotFound, "vtpmd has not its descriptor");
     if (*copy) served = co_await run_on(workers_.engines, serve);
     if (served) continue;
+    // This engine has died, too: the next one serves it.
+    if (is_fatal_to_engine(served.error().kind())) continue;
     log_line(LogLevel::Warning, "the node " + node.path + " is gone: " + served.error().context);
     node.gone = true;
     node.channel.reset();
+    gone.push_back(node.number);
   }
+  co_await drop_nodes(id, std::move(gone));
 }
 
 }  // namespace vtpm::supervisor

@@ -4,6 +4,7 @@
 #include "daemon/supervisor/instances.h"
 
 #include "daemon/supervisor/clock.h"
+#include "daemon/supervisor/nodes.h"
 #include "daemon/supervisor/supervision.h"
 #include "json/strict.h"
 
@@ -77,9 +78,12 @@ Task<> Instances::serve(std::string id, Node node, UniqueFd fuse) {
   const auto supervision = state->supervision;
   const auto turn = co_await supervision->turn.acquire();
   VTPM_CO_TRY(state, running(id));
+  forget_dead_nodes(id);
   if (state->nodes.size() >= kMaxNodes)
     co_return Error(ErrorCode::Exhausted, "instance " + id + " has 16 nodes, the limit");
-  if (registry_.find(id)->row.durable) {
+  const bool durable = registry_.find(id)->row.durable.has_value();
+  const std::uint8_t number = node.number = free_number(state->nodes);
+  if (durable) {
     node.channel = UniqueFd(::fcntl(fuse.get(), F_DUPFD_CLOEXEC, 3));
     if (!node.channel) co_return errno_error("a /dev/fuse cannot be kept", errno);
   }
@@ -90,17 +94,23 @@ Task<> Instances::serve(std::string id, Node node, UniqueFd fuse) {
   VTPM_CO_TRY_VOID(co_await run_on(workers_.engines, serve));
   VTPM_CO_TRY(state, running(id));
   state->nodes.push_back(std::move(node));
-  spawn(executor_, "record of a node", record_quietly(id));
+  if (durable) {
+    // Before it is answered: the next vtpmd, too, must be able to have another engine serve it.
+    co_await keep_node(id, number);
+    co_await record_quietly(id);
+  } else {
+    spawn(executor_, "record of a node", record_quietly(id));
+  }
   co_return Result<>();
 }
 
 Result<> Instances::forget_node(const std::string& id, std::string_view path) {
   VTPM_TRY(Running * state, running(id));
-  if (std::erase_if(state->nodes, [&](const Node& node) { return node.path == path; }) > 0) {
-    spawn(executor_, "record of a node", record_quietly(id));
-    return {};
-  }
-  return Error(ErrorCode::NotFound, "instance " + id + " has no node at " + std::string(path));
+  auto forgotten = take_out(state->nodes, [&](const Node& node) { return node.path == path; });
+  if (forgotten.empty())
+    return Error(ErrorCode::NotFound, "instance " + id + " has no node at " + std::string(path));
+  forget_nodes(id, std::move(forgotten));
+  return {};
 }
 
 Task<> Instances::measure(std::string id, log::Sha256 digest, std::string description) {

@@ -65,7 +65,7 @@ class Instances {
   // The durable instances of earlier vtpmds, before anything else.
   void load(std::vector<StoredInstance> stored);
   // Starts those of them that belong to no container, and from then on anchors what durable instances have
-  // committed in the log, every `interval`. Until stop().
+  // committed in the log, now and every `interval`. Until stop() or hand_over().
   asio::awaitable<void> keep_durable(std::chrono::seconds interval);
 
   // Returns the id once the instance.create entry is committed. A durable instance of that owner and name
@@ -132,7 +132,8 @@ class Instances {
   bool keys_in_use() const;
   asio::awaitable<void> reset(std::string id, pid_t pid);
   asio::awaitable<void> reset_in_turn(std::string id, std::string how);
-  asio::awaitable<void> serve_orphans(std::shared_ptr<Supervision> supervision, std::vector<Node>& nodes);
+  asio::awaitable<void> serve_orphans(std::string id, std::shared_ptr<Supervision> supervision,
+                                      std::vector<Node>& nodes);
   // An error: it runs, but one of the processes cannot be watched.
   Result<> start(const std::string& id, Manufactured made, Provisioned provisioned,
                  UniqueFd container_process);
@@ -142,6 +143,11 @@ class Instances {
   Result<HeldInstance> copies_for_keeper(const std::string& id) const;
   asio::awaitable<void> keep(std::string id);
   asio::awaitable<void> let_go(std::string id);
+  // Descriptors of nodes (instance_nodes.cpp).
+  asio::awaitable<void> keep_node(std::string id, std::uint8_t number);
+  asio::awaitable<void> drop_nodes(std::string id, std::vector<std::uint8_t> numbers);
+  void forget_nodes(const std::string& id, std::vector<std::uint8_t> numbers);
+  void forget_dead_nodes(const std::string& id);
   Task<> record(std::string id);
   asio::awaitable<void> record_quietly(std::string id);
   asio::awaitable<void> take_back_one(LeftRunning left);
@@ -170,6 +176,7 @@ class Instances {
   std::uint64_t host_start_;
   Counters counters_;
   bool stopping_ = false;
+  bool handing_over_ = false;  // stopping_, and what runs is left to the next vtpmd
   std::size_t taking_back_ = 0;
   asio::posix::stream_descriptor keeper_end_;
   asio::steady_timer changed_;   // cancelled when an instance was removed or changed its state

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/supervisor/keeper.h"
 
+#include "daemon/supervisor/logging.h"
 #include "daemon/supervisor/sockets.h"
 
 #include <vtpm/os/encoding.h>
@@ -80,16 +81,32 @@ Result<std::vector<HeldInstance>> Keeper::recall() {
   return instances;
 }
 
-// The engine's pidfd last: what has none is of a vtpmd that died before the keeper had all.
+// The engine's pidfd after what it cannot be taken back without: what has none is of a vtpmd that died before
+// the keeper had all.
 Result<> Keeper::hold(const HeldInstance& instance) {
   VTPM_TRY(const std::uint64_t number, number_of(instance.id));
   if (instance.container)
     VTPM_TRY_VOID(link_.hold({number, HeldKind::Container, 0}, instance.container.get()));
-  for (const auto& node : instance.nodes)
-    VTPM_TRY_VOID(link_.hold({number, HeldKind::Node, node.number}, node.channel.get()));
   if (instance.control) VTPM_TRY_VOID(link_.hold({number, HeldKind::Control, 0}, instance.control.get()));
-  if (!instance.engine) return {};
-  return link_.hold({number, HeldKind::Engine, 0}, instance.engine.get());
+  if (instance.engine) VTPM_TRY_VOID(link_.hold({number, HeldKind::Engine, 0}, instance.engine.get()));
+  for (const auto& node : instance.nodes) {
+    const auto held = hold_node(instance.id, node.number, node.channel.get());
+    if (!held && held.error().kind() != ErrorCode::Exhausted) return held.error();
+    if (!held) log_line(LogLevel::Warning, held.error().context);
+  }
+  return {};
+}
+
+Result<> Keeper::hold_node(const std::string& id, std::uint8_t number, int channel) {
+  VTPM_TRY(const std::uint64_t instance, number_of(id));
+  const auto held = link_.hold({instance, HeldKind::Node, number}, channel);
+  if (held) return {};
+  return held.error().within("instance " + id + ": a node would not outlive both this vtpmd and its engine");
+}
+
+Result<> Keeper::drop_node(const std::string& id, std::uint8_t number) {
+  VTPM_TRY(const std::uint64_t instance, number_of(id));
+  return link_.drop({instance, HeldKind::Node, number});
 }
 
 Result<> Keeper::release(const std::string& id) {

@@ -32,8 +32,11 @@ class Keeper {
 
   // All that it holds, in the order of the ids.
   Result<std::vector<HeldInstance>> recall();
-  // Holds duplicates of what is there.
+  // Holds duplicates of what is there. Nodes for which there is no room are logged, and no error.
   Result<> hold(const HeldInstance& instance);
+  // Or of one node alone. No room: Exhausted.
+  Result<> hold_node(const std::string& id, std::uint8_t number, int channel);
+  Result<> drop_node(const std::string& id, std::uint8_t number);
   Result<> release(const std::string& id);
   // After its death: starts another that holds all of these.
   Result<> replace(const std::vector<HeldInstance>& instances);

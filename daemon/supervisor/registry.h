@@ -20,7 +20,8 @@ struct Node {
   std::string path;  // for people: in the mount namespace of who attached it; "container:" + path of a hook's
   // A duplicate of a durable instance's /dev/fuse, so that another engine can serve it when the first died.
   UniqueFd channel = {};
-  bool gone = false;  // no engine serves it any more: its users get ENOTCONN
+  bool gone = false;        // no engine serves it any more: its users get ENOTCONN
+  std::uint8_t number = 0;  // its name among the instance's nodes that the keeper has
 };
 
 // What is known of an instance once its TPM was made.

@@ -31,8 +31,13 @@ Result<std::vector<Node>> nodes_of(json::Reader& reader) {
     VTPM_TRY(const json::Item kind_item, node.member("kind"));
     VTPM_TRY(const control::NodeKind kind, kind_of(kind_item));
     VTPM_TRY(std::string path, node.string("path"));
+    Node found{kind, std::move(path)};
+    // Not there: written by a vtpmd that gave the keeper no nodes.
+    VTPM_TRY(const std::uint64_t number, node.optional_integer("number", 0, UINT8_MAX));
+    VTPM_TRY(found.gone, node.optional_boolean("gone", false));
     VTPM_TRY_VOID(node.done());
-    nodes.push_back({kind, std::move(path)});
+    found.number = static_cast<std::uint8_t>(number);
+    nodes.push_back(std::move(found));
   }
   return nodes;
 }
@@ -61,7 +66,10 @@ bool bear_out(const log::EventLog& log, const tpm::PcrValues& pcrs) {
 std::string runtime_text(const Provisioned& made, const std::vector<Node>& nodes) {
   json::Value list = json::Value::array();
   for (const Node& node : nodes)
-    list.push_back({{"kind", control::to_string(node.kind)}, {"path", node.path}});
+    list.push_back({{"kind", control::to_string(node.kind)},
+                    {"path", node.path},
+                    {"number", node.number},
+                    {"gone", node.gone}});
   const identity::Identity& identity = made.identity;
   const json::Value value{{"format", kFormat},
                           {"pid", made.engine_pid},

@@ -1,23 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // A device node outlives its engine: another goes on with the same /dev/fuse.
 #include "tests/integration/fuse_node/served.h"
+#include "tests/support/kernel.h"
 
 #include <signal.h>
-#include <sys/utsname.h>
 
 using namespace vtpm;
 using namespace vtpm::test;
 
 namespace {
-
-// FUSE_NOTIFY_RESEND came with Linux 6.9.
-bool kernel_resends() {
-  utsname name{};
-  int major = 0, minor = 0;
-  REQUIRE(::uname(&name) == 0);
-  REQUIRE(std::sscanf(name.release, "%d.%d", &major, &minor) == 2);
-  return major > 6 || (major == 6 && minor >= 9);
-}
 
 #define REQUIRE_RESEND() \
   REQUIRE_FUSE();        \

@@ -121,33 +121,36 @@ TEST_CASE("keeper: signals of a terminal and of a service manager's group leave 
   CHECK(WTERMSIG(keeper.end(SIGTERM)) == SIGTERM);
 }
 
-TEST_CASE("keeper: while nobody is connected, an engine's end closes its nodes, and its pidfd is kept") {
+TEST_CASE("keeper: while nobody is connected, an engine's end closes its socket, and the rest is kept") {
   KeeperProcess keeper;
   const auto zygote = start_zygote();
   auto engine = zygote->spawn(), other = zygote->spawn();
   REQUIRE(engine);
   REQUIRE(other);
-  Pipe node, container, others;
+  Pipe control, node, container, others;
+  REQUIRE(keeper.link().hold(control_of(1), control.writer.get()));
   REQUIRE(keeper.link().hold({1, HeldKind::Engine, 0}, engine->pidfd.get()));
-  REQUIRE(keeper.link().hold({1, HeldKind::Node, 0}, node.writer.get()));
   REQUIRE(keeper.link().hold({1, HeldKind::Container, 0}, container.writer.get()));
+  REQUIRE(keeper.link().hold({1, HeldKind::Node, 0}, node.writer.get()));
   REQUIRE(keeper.link().hold({2, HeldKind::Engine, 0}, other->pidfd.get()));
-  REQUIRE(keeper.link().hold({2, HeldKind::Node, 0}, others.writer.get()));
-  for (auto* pipe : {&node, &container, &others})
+  REQUIRE(keeper.link().hold(control_of(2), others.writer.get()));
+  for (auto* pipe : {&control, &node, &container, &others})
     pipe->writer.reset();
   REQUIRE(signal_process(engine->pidfd.get(), SIGKILL));
   REQUIRE(readable(engine->pidfd.get()));
-  CHECK(keeper.link().recall()->size() == 5);  // a vtpmd that is there decides itself
+  CHECK(keeper.link().recall()->size() == 6);  // a vtpmd that is there decides itself
   keeper.leave();
-  CHECK(node.ended());
+  CHECK(control.ended());
+  CHECK(node.held());
   CHECK(container.held());
   CHECK(others.held());
   const auto held = keeper.join().recall();
   REQUIRE(held);
-  REQUIRE(held->size() == 4);
+  REQUIRE(held->size() == 5);
   CHECK((*held)[0].key == HeldKey{1, HeldKind::Engine, 0});
   CHECK(has_ended((*held)[0].fd.get()));
   CHECK((*held)[1].key == HeldKey{1, HeldKind::Container, 0});
+  CHECK((*held)[2].key == HeldKey{1, HeldKind::Node, 0});
 }
 
 TEST_CASE("keeper: an engine lives on without its vtpmd, answers the next one, and ends with the release") {
