@@ -6,6 +6,7 @@
 #include "daemon/engine/tpm_commands.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace vtpm::engine {
 namespace {
@@ -31,6 +32,11 @@ Device::Device(Tpm& tpm)
 void Device::watch(LongCommand::Look look, void* context) noexcept {
   look_ = look;
   look_context_ = context;
+}
+
+void Device::set_limits(const ipc::EngineLimits& limits) {
+  spaces_.set_limits({limits.spaces, limits.objects_per_space, limits.sessions_per_space});
+  quota_.set(limits);
 }
 
 Result<SpaceId> Device::open(NodeKind kind) {
@@ -63,6 +69,10 @@ void Device::withdraw(SpaceId space) {
 
 std::optional<Device::Time> Device::run_one(Time now) {
   if (jobs_.empty()) return {};
+  if (const Time ready = quota_.ready_at(); ready > now) {
+    throttle();
+    return ready;
+  }
   const auto choice = queue_.choose(now);
   if (!choice.run) return choice.later;
   run(*choice.run, now);
@@ -70,7 +80,15 @@ std::optional<Device::Time> Device::run_one(Time now) {
   return now;
 }
 
+// All that wait now wait for the quota.
+void Device::throttle() {
+  for (auto& [space, job] : jobs_)
+    if (!std::exchange(job.throttled, true)) ++throttled_;
+}
+
 Result<space::Outcome> Device::execute(SpaceId space, const Job& job, Time now) {
+  if (quota_.exceeds_nv(job.command, tpm_.permanent_state().size()))
+    return space::Outcome(tpm::error_response(tpm::ResponseCode::NvSpace));
   running_ = job.client;
   const LongCommand watched(job.command, look_, look_context_);
   return spaces_.execute(space, tpm::Locality::tenant(), job.command, now);
@@ -89,6 +107,7 @@ void Device::run(SpaceId space, Time now) {
   jobs_.erase(job);
   ++commands_;
   busy_ += end - now;
+  quota_.ran(now, end);
   queue_.completed(space, now, end);
   if (outcome) {
     auto response = std::get<Bytes>(std::move(*outcome));
@@ -101,7 +120,7 @@ void Device::run(SpaceId space, Time now) {
 }
 
 Device::Counters Device::counters() const {
-  Counters counters{commands_, cancelled_, busy_, spaces_.counters()};
+  Counters counters{commands_, cancelled_, busy_, throttled_, spaces_.counters()};
   counters.spaces.spaces -= 2;  // the raw nodes' and the supervisor's
   return counters;
 }

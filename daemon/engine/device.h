@@ -5,6 +5,7 @@
 
 #include "daemon/engine/fair_queue.h"
 #include "daemon/engine/long_command.h"
+#include "daemon/engine/quota.h"
 #include "daemon/engine/tpm.h"
 
 #include <vtpm/control/attach.h>
@@ -37,6 +38,9 @@ class Device {
   // Who looks at the clients while a command runs long.
   void watch(LongCommand::Look look, void* context) noexcept;
 
+  // What the clients may use from now on; until then: as much as there is.
+  void set_limits(const ipc::EngineLimits& limits);
+
   // A client's space. A managed node has a new one for each, at most space::Limits::spaces (Exhausted); the
   // raw nodes have one for all, and one client at a time (Busy).
   Result<SpaceId> open(NodeKind kind);
@@ -49,8 +53,8 @@ class Device {
   // Drops the space's command, unless it has run.
   void withdraw(SpaceId space);
 
-  // Runs the command whose turn it is, if there is one, and tells its client. When to call again at the
-  // latest; nothing: after the next submit().
+  // Runs the command whose turn it is, if there is one and the quota permits one now, and tells its client.
+  // When to call again at the latest; nothing: after the next submit().
   std::optional<Time> run_one(Time now);
   // Whether it is this client's command that runs. Async-signal-safe.
   bool runs(const Client& client) const noexcept { return running_ == &client; }
@@ -68,6 +72,7 @@ class Device {
     std::uint64_t commands = 0;   // of tenants, answered
     std::uint64_t cancelled = 0;  // of those: with TPM_RC_CANCELED
     std::chrono::nanoseconds busy{0};
+    std::uint64_t throttled = 0;  // commands that waited for the quota
     space::ResourceManager::Counters spaces;
   };
   Counters counters() const;
@@ -90,8 +95,10 @@ class Device {
   struct Job {
     Client* client;
     Bytes command;
+    bool throttled = false;  // it has waited for the quota
   };
 
+  void throttle();
   void run(SpaceId space, Time now);
   Result<space::Outcome> execute(SpaceId space, const Job& job, Time now);
 
@@ -105,11 +112,13 @@ class Device {
   void* look_context_ = nullptr;
   const Client* running_ = nullptr;
   FairQueue queue_;
+  Quota quota_;
   std::map<SpaceId, Job> jobs_;
   std::uint64_t last_file_id_ = 0;
   std::uint64_t commands_ = 0;
   std::uint64_t cancelled_ = 0;
   std::chrono::nanoseconds busy_{0};
+  std::uint64_t throttled_ = 0;
 };
 
 }  // namespace vtpm::engine

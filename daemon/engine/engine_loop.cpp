@@ -7,6 +7,7 @@
 #include "daemon/engine/log.h"
 #include "daemon/engine/tpm.h"
 #include "daemon/engine/tpm_commands.h"
+#include "daemon/ipc/engine_limits.h"
 #include "daemon/ipc/engine_status.h"
 #include "daemon/ipc/frame.h"
 
@@ -69,6 +70,7 @@ class Engine {
   Answer permanent_state(ipc::Transfer& request);
   Answer shutdown(ipc::Transfer& request);
   Answer status(ipc::Transfer& request);
+  Answer limits(ipc::Transfer& request);
 
   UniqueFd control_;
   Tpm tpm_;
@@ -85,6 +87,7 @@ const Engine::Handler Engine::kHandlers[] = {
     {ipc::Verb::Transmit, &Engine::transmit}, {ipc::Verb::HashSequence, &Engine::hash_sequence},
     {ipc::Verb::Serve, &Engine::serve},       {ipc::Verb::PermanentState, &Engine::permanent_state},
     {ipc::Verb::Shutdown, &Engine::shutdown}, {ipc::Verb::Status, &Engine::status},
+    {ipc::Verb::Limits, &Engine::limits},
 };
 
 unsigned Engine::state() const noexcept {
@@ -113,7 +116,9 @@ int Engine::run() {
     next_turn = device_.run_one(HaltPoll::Clock::now());
     if (kept_->work_off([](FuseMount& mount, BytesView request) { mount.handle(request); }))
       next_turn = HaltPoll::Clock::now();
-    if (polled[0].revents != 0 && !serve_control()) break;
+    if (polled[0].revents == 0) continue;
+    if (!serve_control()) break;
+    next_turn = HaltPoll::Clock::now();  // other limits may have come
   }
   power_off();
   return exit_status_;
@@ -256,12 +261,19 @@ Engine::Answer Engine::status(ipc::Transfer&) {
   const auto counters = device_.counters();
   status.commands = counters.commands;
   status.busy_us = static_cast<std::uint64_t>(counters.busy / std::chrono::microseconds(1));
+  status.throttled = counters.throttled;
   status.spaces = counters.spaces.spaces;
   status.swaps = counters.spaces.swaps;
   status.evictions = counters.spaces.evictions;
   status.nv_bytes = tpm_.permanent_state().size();
   status.cancelled = counters.cancelled;
   return ipc::encode(status);
+}
+
+Engine::Answer Engine::limits(ipc::Transfer& request) {
+  VTPM_TRY(const ipc::EngineLimits limits, ipc::decode_limits(request.payload));
+  device_.set_limits(limits);
+  return Bytes{};
 }
 
 }  // namespace

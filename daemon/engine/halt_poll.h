@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <chrono>
 #include <optional>
 #include <span>
@@ -40,8 +41,9 @@ class HaltPoll {
 
  private:
   static int milliseconds(Clock::duration wait) {
-    return static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(wait).count());
+    return static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(std::min(wait, kLongest)).count());
   }
+  static constexpr Clock::duration kLongest = std::chrono::hours(1);  // the caller asks again
   static constexpr std::chrono::microseconds kWindow{50};
   static constexpr unsigned kWorthwhile = 3;  // waits in a row that would have ended within the window
 

@@ -107,6 +107,11 @@ Result<> EngineLink::serve(NodeKind kind, UniqueFd fd, std::uint8_t channel) {
   return {};
 }
 
+Result<> EngineLink::set_limits(const EngineLimits& limits) {
+  VTPM_TRY_VOID(exchange(Verb::Limits, encode(limits)));
+  return {};
+}
+
 Result<EngineStatus> EngineLink::status() {
   VTPM_TRY(const Bytes reply, exchange(Verb::Status, {}));
   return decode_status(reply);

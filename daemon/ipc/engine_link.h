@@ -2,6 +2,7 @@
 // The supervisor's end of the frames between vtpmd, the zygote and the engines (FORMATS.md: "Engine frames").
 #pragma once
 
+#include "daemon/ipc/engine_limits.h"
 #include "daemon/ipc/engine_status.h"
 #include "daemon/ipc/frame.h"
 
@@ -66,6 +67,9 @@ class EngineLink {
   Result<> hash_sequence(BytesView data);
   // Serve tenants on this descriptor (taken over): a /dev/fuse, or what `channel` (kChannel*) says.
   Result<> serve(NodeKind kind, UniqueFd fd, std::uint8_t channel = kChannelFuse);
+  // What tenants may use from now on: before they are served, and again when it changes. Not after
+  // shutdown().
+  Result<> set_limits(const EngineLimits& limits);
   // Also tells that the engine answers.
   Result<EngineStatus> status();
   // libtpms' permanent state blob.

@@ -28,6 +28,7 @@ enum class Verb : std::uint16_t {
   PowerOnDurable =
       7,         // instance id 8 bytes, state key 32 bytes, least sequence u64, two slots -> sequence u64
   Status = 8,    // nothing -> counters (EngineStatus)
+  Limits = 9,    // what tenants may use (EngineLimits) -> nothing
   Spawn = 16,    // the engine's socket -> pid u32, pidfd
   Ready = 17,    // event: the zygote is jailed and serves; kJail* u32
   Exited = 18,   // event: pid u32, wait status u32

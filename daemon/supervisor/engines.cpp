@@ -81,19 +81,20 @@ Result<std::unique_ptr<Engines>> Engines::start(const std::string& engine_path) 
   return std::unique_ptr<Engines>(new Engines(std::move(zygotes)));
 }
 
-Result<std::shared_ptr<Engine>> Engines::power_on(std::optional<Storage> storage) {
+Result<std::shared_ptr<Engine>> Engines::power_on(std::optional<Storage> storage,
+                                                  const ipc::EngineLimits& limits) {
   VTPM_TRY(ipc::SpawnedEngine spawned, zygotes_->spawn());
   auto engine =
       std::make_shared<Engine>(Engine{std::move(spawned.link), std::move(spawned.pidfd), spawned.pid});
-  Result<> powered;
-  if (storage) {
+  Result<> powered = engine->link->set_limits(limits);
+  if (powered && storage) {
     const auto id = id_bytes(storage->id);
     auto sequence =
         id ? engine->link->power_on_durable(*id, storage->state_key, storage->least_sequence,
                                             std::move(storage->slots.a), std::move(storage->slots.b))
            : Result<std::uint64_t>(id.error());
     if (!sequence) powered = sequence.error();
-  } else {
+  } else if (powered) {
     powered = engine->link->power_on();
   }
   if (powered) return engine;
@@ -101,8 +102,9 @@ Result<std::shared_ptr<Engine>> Engines::power_on(std::optional<Storage> storage
   return powered.error();
 }
 
-Result<Manufactured> Engines::manufacture(const std::string& launch_document) {
-  auto engine = power_on(std::nullopt);
+Result<Manufactured> Engines::manufacture(const std::string& launch_document,
+                                          const ipc::EngineLimits& limits) {
+  auto engine = power_on(std::nullopt, limits);
   if (!engine) return engine.error().within("power-on of a new TPM");
   auto identity = identity::provision(*(*engine)->link, launch_document);
   if (identity) return Manufactured{std::move(*engine), std::move(*identity)};
@@ -110,8 +112,9 @@ Result<Manufactured> Engines::manufacture(const std::string& launch_document) {
   return identity.error().within("provisioning of a new TPM");
 }
 
-Result<Manufactured> Engines::manufacture_durable(const std::string& launch_document, Storage storage) {
-  auto engine = power_on(std::move(storage));
+Result<Manufactured> Engines::manufacture_durable(const std::string& launch_document, Storage storage,
+                                                  const ipc::EngineLimits& limits) {
+  auto engine = power_on(std::move(storage), limits);
   if (!engine) return engine.error().within("power-on of a new TPM");
   auto identity = identity::provision(*(*engine)->link, launch_document);
   auto sequence = identity ? committed_sequence(*(*engine)->link) : Result<std::uint64_t>(identity.error());
@@ -121,8 +124,8 @@ Result<Manufactured> Engines::manufacture_durable(const std::string& launch_docu
 }
 
 Result<Manufactured> Engines::resume(const std::string& launch_document, Storage storage,
-                                     const identity::Identity& identity) {
-  VTPM_TRY(std::shared_ptr<Engine> engine, power_on(std::move(storage)));
+                                     const identity::Identity& identity, const ipc::EngineLimits& limits) {
+  VTPM_TRY(std::shared_ptr<Engine> engine, power_on(std::move(storage), limits));
   const Result<> resumed = identity::resume(*engine->link, identity, launch_document);
   const auto sequence = resumed ? committed_sequence(*engine->link) : Result<std::uint64_t>(resumed.error());
   if (sequence) return Manufactured{std::move(engine), identity, *sequence};

@@ -54,13 +54,15 @@ class Engines {
 
   // Forks an engine and provisions its TPM with the launch document measured. On an error no engine is left.
   // A zygote that has died is replaced.
-  Result<Manufactured> manufacture(const std::string& launch_document);
+  // Its tenants are held to `limits`.
+  Result<Manufactured> manufacture(const std::string& launch_document, const ipc::EngineLimits& limits);
   // The same, into new slot files.
-  Result<Manufactured> manufacture_durable(const std::string& launch_document, Storage storage);
+  Result<Manufactured> manufacture_durable(const std::string& launch_document, Storage storage,
+                                           const ipc::EngineLimits& limits);
   // An engine that continues from slot files, after a TPM Reset; the launch is measured anew. Errors as
   // EngineLink::power_on_durable and identity::resume. On an error no engine is left.
   Result<Manufactured> resume(const std::string& launch_document, Storage storage,
-                              const identity::Identity& identity);
+                              const identity::Identity& identity, const ipc::EngineLimits& limits);
   // Orderly TPM2_Shutdown, then the process's end; killed when it does not end by itself. The engine's link
   // is gone afterwards. An error says why the end was not orderly.
   Result<> retire(Engine& engine);
@@ -75,7 +77,7 @@ class Engines {
 
  private:
   explicit Engines(std::unique_ptr<ipc::Zygotes> zygotes) : zygotes_(std::move(zygotes)) {}
-  Result<std::shared_ptr<Engine>> power_on(std::optional<Storage> storage);
+  Result<std::shared_ptr<Engine>> power_on(std::optional<Storage> storage, const ipc::EngineLimits& limits);
   bool end(Engine& engine, bool stuck);
 
   std::unique_ptr<ipc::Zygotes> zygotes_;

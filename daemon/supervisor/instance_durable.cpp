@@ -20,6 +20,7 @@ bool is_lasting(ErrorCode code) noexcept {
 Provisioned at_rest(Provisioned made) {
   made.engine_pid = 0;
   made.event_log = {};
+  made.limits.reset();
   return made;
 }
 
@@ -121,11 +122,11 @@ Task<> Instances::wake(const std::string& id) {
   co_return Result<>();
 }
 
-Task<Manufactured> Instances::resume(InstanceRow row, identity::Identity identity, std::string document) {
+Task<Manufactured> Instances::resume(InstanceRow row, identity::Identity identity, std::string document,
+                                     EngineLimits limits) {
   VTPM_CO_TRY(const HostKey::Shared host_key, co_await host_key_.get(true));
-  const auto power = [this, host_key, row = std::move(row), identity = std::move(identity), document] {
-    return durable_.resume(*host_key, row, identity, document);
-  };
+  const auto power = [this, host_key, row = std::move(row), identity = std::move(identity), document,
+                      limits] { return durable_.resume(*host_key, row, identity, document, limits); };
   co_return co_await run_on(workers_.makers, power);
 }
 
@@ -138,7 +139,8 @@ Task<std::string> Instances::start_again(std::string id, LaunchedFor launch) {
   row.image = launch.image;
   row.config = launch.config;
   const std::string document = log::launch_document(launch_of(row));
-  auto made = co_await resume(row, before.identity, document);
+  const EngineLimits limits = limits_of(row);
+  auto made = co_await resume(row, before.identity, document, limits);
   if (!made) {
     const Error error = made.error().within("instance " + id);
     co_await cannot_start(id, std::move(before), made.error());
@@ -146,7 +148,7 @@ Task<std::string> Instances::start_again(std::string id, LaunchedFor launch) {
   }
   row.durable->sequence = std::max(row.durable->sequence, made->sequence);
   const log::Sha256 digest = tpm::sha256(as_bytes(document));
-  Provisioned provisioned{before.identity, digest, 0, made->engine->pid, {}};
+  Provisioned provisioned{before.identity, digest, 0, made->engine->pid, {}, limits};
   provisioned.event_log.append(tpm::kLaunchPcr, digest, log::kLaunchContent, document);
   auto index = co_await commit_restart(row, *made, digest, runtime_text(provisioned, {}));
   if (!index) {

@@ -22,12 +22,15 @@ using namespace std::chrono_literals;
 constexpr auto kBeforeAnother = 1s;  // until a keeper that could not be started is tried again
 
 // Waits until the engine has done what the dead vtpmd asked of it; the event log as its PCRs bear it out.
-Result<log::EventLog> join(Engine& engine, const log::EventLog& recorded) {
+// Then it is told its limits, if they have changed.
+Result<log::EventLog> join(Engine& engine, const log::EventLog& recorded,
+                           const std::optional<EngineLimits>& changed) {
   if (has_ended(engine.pidfd.get()))
     return Error(ErrorCode::Unreachable, "its engine ended while no vtpmd ran");
   VTPM_TRY_VOID(engine.link->take_over());
   VTPM_TRY(const tpm::PcrValues pcrs,
            identity::read_pcrs(*engine.link, {tpm::kLaunchPcr, tpm::kOperatorPcr}));
+  if (changed) VTPM_TRY_VOID(engine.link->set_limits(*changed));
   return borne_out(recorded, pcrs);
 }
 
@@ -149,10 +152,16 @@ asio::awaitable<void> Instances::take_back_one(LeftRunning left) {
         std::make_shared<Engine>(Engine{std::make_unique<ipc::EngineLink>(std::move(left.held.control)),
                                         std::move(left.held.engine), runtime->made.engine_pid});
     engines_.took_over(engine->pid);
-    const auto talk = [engine, recorded = runtime->made.event_log] { return join(*engine, recorded); };
+    // An engine that was not told of limits is of a version that ends at the verb.
+    std::optional<EngineLimits> changed;
+    if (runtime->made.limits && *runtime->made.limits != limits_of(left.row)) changed = limits_of(left.row);
+    const auto talk = [engine, recorded = runtime->made.event_log, changed] {
+      return join(*engine, recorded, changed);
+    };
     auto joined = co_await run_on(workers_.engines, talk);
     if (joined) {
       runtime->made.event_log = std::move(*joined);
+      if (changed) runtime->made.limits = changed;
     } else {
       // Its end is noticed as any engine's is.
       log_line(LogLevel::Error, "instance " + id + " cannot be taken back: " + joined.error().context);
@@ -165,6 +174,7 @@ asio::awaitable<void> Instances::take_back_one(LeftRunning left) {
       taken = supervise(id, std::move(engine), std::move(runtime->made), std::move(runtime->nodes),
                         std::move(left.held.container));
     if (!taken) co_await end_quietly(id, "engine-died");
+    if (taken && changed) co_await record_quietly(id);
   } else {
     log_line(LogLevel::Error, "instance " + id + " cannot be taken back: " + runtime.error().context);
     co_await let_go(id);

@@ -83,13 +83,14 @@ Task<std::string> Instances::create_new(Order order) {
 
   const std::string document =
       log::launch_document({id, order.owner, launch.container, launch.image, launch.config});
-  auto made = co_await make(id, order.durable, document);
+  const EngineLimits limits = limits_of(row);
+  auto made = co_await make(id, order.durable, document, limits);
   if (!made) {
     removed(id, made.error().context);
     co_return made.error();
   }
   const log::Sha256 digest = tpm::sha256(as_bytes(document));
-  Provisioned provisioned{made->identity, digest, 0, made->engine->pid, {}};
+  Provisioned provisioned{made->identity, digest, 0, made->engine->pid, {}, limits};
   provisioned.event_log.append(tpm::kLaunchPcr, digest, log::kLaunchContent, document);
   auto index = co_await commit(registry_.find(id)->row, *made, digest, runtime_text(provisioned, {}));
   if (!index) {
@@ -113,13 +114,15 @@ Task<std::string> Instances::create_new(Order order) {
   co_return id;
 }
 
-Task<Manufactured> Instances::make(std::string id, bool durable, std::string document) {
+Task<Manufactured> Instances::make(std::string id, bool durable, std::string document, EngineLimits limits) {
   if (!durable) {
-    const auto make = [this, document] { return engines_.manufacture(document); };
+    const auto make = [this, document, limits] { return engines_.manufacture(document, limits); };
     co_return co_await run_on(workers_.makers, make);
   }
   VTPM_CO_TRY(const HostKey::Shared host_key, co_await host_key_.get(keys_in_use()));
-  const auto make = [this, host_key, id, document] { return durable_.make(*host_key, id, document); };
+  const auto make = [this, host_key, id, document, limits] {
+    return durable_.make(*host_key, id, document, limits);
+  };
   VTPM_CO_TRY(NewDurable made, co_await run_on(workers_.makers, make));
   registry_.find(id)->row.durable = std::move(made.row);
   co_return std::move(made.made);

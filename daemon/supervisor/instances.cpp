@@ -30,7 +30,7 @@ Error not_running(const std::string& id, const State& state) {
 
 Instances::Instances(asio::any_io_executor executor, Workers& workers, Engines& engines, Keeper& keeper,
                      Store& store, Registry& registry, EventBus& events, HostKey& host_key,
-                     DurableEngines& durable, std::uint64_t host_start)
+                     DurableEngines& durable, const EngineLimits& limits, std::uint64_t host_start)
     : executor_(std::move(executor)),
       workers_(workers),
       engines_(engines),
@@ -40,6 +40,7 @@ Instances::Instances(asio::any_io_executor executor, Workers& workers, Engines& 
       events_(events),
       host_key_(host_key),
       durable_(durable),
+      limits_(limits),
       host_start_(host_start),
       keeper_end_(executor_),
       changed_(executor_, asio::steady_timer::time_point::max()),

@@ -8,6 +8,7 @@
 #include "daemon/supervisor/events.h"
 #include "daemon/supervisor/host_key.h"
 #include "daemon/supervisor/keeper.h"
+#include "daemon/supervisor/limits.h"
 #include "daemon/supervisor/registry.h"
 #include "daemon/supervisor/workers.h"
 
@@ -51,10 +52,11 @@ struct LeftRunning {
 
 class Instances {
  public:
-  // `host_start`: index of this daemon's host.start entry.
+  // `limits`: of instances for which no others were set. `host_start`: index of this daemon's host.start
+  // entry.
   Instances(asio::any_io_executor executor, Workers& workers, Engines& engines, Keeper& keeper, Store& store,
             Registry& registry, EventBus& events, HostKey& host_key, DurableEngines& durable,
-            std::uint64_t host_start);
+            const EngineLimits& limits, std::uint64_t host_start);
 
   // Takes living engines back, before anything is served. One that has ended or does not answer becomes a
   // failed instance. `progress` is told from time to time how many are left.
@@ -102,6 +104,8 @@ class Instances {
     std::uint64_t failed = 0;
   };
   const Counters& counters() const noexcept { return counters_; }
+  // What the instance's tenants may use from its next start on; Provisioned has what its engine was told.
+  EngineLimits limits_of(const InstanceRow& row) const noexcept { return effective(limits_, row.limits); }
   const SlotFiles& slot_files() const noexcept { return durable_.files(); }
 
  private:
@@ -112,13 +116,14 @@ class Instances {
   Task<> make_way(const Order& order);
   Result<std::optional<std::string>> known_durable(const Order& order) const;
   Task<std::string> create_new(Order order);
-  Task<Manufactured> make(std::string id, bool durable, std::string document);
+  Task<Manufactured> make(std::string id, bool durable, std::string document, EngineLimits limits);
   Task<std::uint64_t> commit(InstanceRow row, const Manufactured& made, const log::Sha256& launch,
                              std::string runtime);
   asio::awaitable<void> discard(std::string id, std::shared_ptr<Engine> engine);
   // Durable instances (instance_durable.cpp, instance_reset.cpp).
   Task<std::string> start_again(std::string id, LaunchedFor launch);
-  Task<Manufactured> resume(InstanceRow row, identity::Identity identity, std::string document);
+  Task<Manufactured> resume(InstanceRow row, identity::Identity identity, std::string document,
+                            EngineLimits limits);
   Task<std::uint64_t> commit_restart(InstanceRow row, const Manufactured& made, const log::Sha256& launch,
                                      std::string runtime);
   asio::awaitable<void> cannot_start(std::string id, Provisioned made, Error error);
@@ -173,6 +178,7 @@ class Instances {
   EventBus& events_;
   HostKey& host_key_;
   DurableEngines& durable_;
+  const EngineLimits limits_;
   std::uint64_t host_start_;
   Counters counters_;
   bool stopping_ = false;

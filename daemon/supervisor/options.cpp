@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/supervisor/options.h"
 
+#include "daemon/supervisor/limits.h"
 #include "json/strict.h"
 
 #include <vtpm/os/file.h>
@@ -13,6 +14,7 @@
 
 #include <array>
 #include <climits>
+#include <vector>
 
 namespace vtpm::supervisor {
 namespace {
@@ -40,6 +42,8 @@ Result<> set_pcrs(json::Reader& reader, const char* member, bool none_is_right, 
 
 }  // namespace
 
+Options::Options() : limits(default_limits()) {}
+
 Result<> apply_config(std::string_view text, Options& options) {
   VTPM_TRY(const json::Value document, json::parse(text, kMaxConfigFile));
   VTPM_TRY(json::Reader reader, json::Reader::of(document));
@@ -60,6 +64,11 @@ Result<> apply_config(std::string_view text, Options& options) {
   options.state_interval = std::chrono::seconds(pause);
   VTPM_TRY_VOID(set_pcrs(reader, "anchor_pcrs", false, options.anchor_pcrs));
   VTPM_TRY_VOID(set_pcrs(reader, "seal_pcrs", true, options.seal_pcrs));
+  if (const auto limits = reader.optional_member("limits")) {
+    VTPM_TRY(LimitOrder order, read_limits(*limits));
+    order.by_operator = true;
+    options.limits = effective(options.limits, order);
+  }
   return reader.done();
 }
 
@@ -67,6 +76,7 @@ Result<CommandLine> parse_command_line(int argc, char** argv) {
   CommandLine line;
   Options given;
   std::string config, group;
+  std::vector<std::string> limits;
   CLI::App app("vtpmd: the supervisor of the containers' TPMs", "vtpmd");
   app.set_version_flag("--version", VTPM_VERSION);
   app.add_option("--state-dir", given.state_dir, "Where the log and the anchor's key are kept")
@@ -77,6 +87,8 @@ Result<CommandLine> parse_command_line(int argc, char** argv) {
       "The TPM that signs: 'embedded' (software), or a TCTI such as device:/dev/tpmrm0 (the default)");
   app.add_option("--engine", given.engine, "The vtpm-engine program");
   app.add_option("--group", group, "Members of this group are operators");
+  app.add_option("--limit", limits, "NAME=VALUE: what each TPM may use, if nothing else was set for it")
+      ->allow_extra_args(false);
   app.add_option("--config", config, "A JSON file with the same settings; the command line overrides it");
   try {  // CLI11 reports by exceptions; they end here
     app.parse(argc, argv);
@@ -94,6 +106,10 @@ Result<CommandLine> parse_command_line(int argc, char** argv) {
   if (app.count("--anchor") > 0) line.options.anchor = given.anchor;
   if (app.count("--engine") > 0) line.options.engine = given.engine;
   if (app.count("--group") > 0) line.options.group = group;
+  for (const std::string& limit : limits) {
+    const auto set = set_limit(line.options.limits, limit);
+    if (!set) return Error(ErrorCode::Configuration, "--limit: " + set.error().context);
+  }
   if (line.options.engine.empty()) line.options.engine = find_engine();
   return line;
 }

@@ -2,6 +2,8 @@
 // vtpmd's options: the command line, and a JSON file whose members it overrides.
 #pragma once
 
+#include "daemon/ipc/engine_limits.h"
+
 #include <vtpm/os/result.h>
 
 #include <chrono>
@@ -12,6 +14,7 @@
 namespace vtpm::supervisor {
 
 struct Options {
+  Options();
   std::string state_dir = "/var/lib/vtpm";
   std::string runtime_dir = "/run/vtpm";
   std::string anchor;                // "embedded" or a TCTI; empty: the hardware TPM of this host
@@ -22,6 +25,7 @@ struct Options {
   std::chrono::seconds state_interval{30};  // between two entries of what a durable instance has stored
   std::set<unsigned> anchor_pcrs = {0, 1, 2, 3, 4, 5, 6, 7};
   std::set<unsigned> seal_pcrs;
+  ipc::EngineLimits limits;  // of every instance for which no others were set
 };
 
 // Either options to run with, or the exit status of a run that is over (--help, a usage error).

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "daemon/identity/identity.h"
+#include "daemon/ipc/engine_limits.h"
 #include "daemon/supervisor/authorization.h"
 #include "daemon/supervisor/store.h"
 
@@ -31,6 +32,8 @@ struct Provisioned {
   std::uint64_t log_index;  // of its last instance.create entry
   pid_t engine_pid;         // 0: it has no engine now
   log::EventLog event_log;
+  // What its engine was told. Empty: it has none now, or one of a version that knows no limits.
+  std::optional<ipc::EngineLimits> limits = {};
 };
 
 struct Manufacturing {};

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/supervisor/runtime_text.h"
 
+#include "daemon/supervisor/limits.h"
 #include "json/strict.h"
 
 #include <vtpm/os/encoding.h>
@@ -52,6 +53,17 @@ Result<identity::Identity> identity_of(json::Reader& reader) {
   return identity;
 }
 
+// All of them, or the member is not there.
+Result<std::optional<EngineLimits>> limits_of(json::Reader& reader) {
+  const auto item = reader.optional_member("limits");
+  if (!item) return std::optional<EngineLimits>();
+  VTPM_TRY(LimitOrder order, read_limits(*item));
+  order.by_operator = true;
+  for (const auto& value : order.values)
+    if (!value) return item->malformed("not all limits are there");
+  return std::optional(effective({}, order));
+}
+
 bool bear_out(const log::EventLog& log, const tpm::PcrValues& pcrs) {
   tpm::PcrValues expected = log.replay();
   expected.try_emplace(tpm::kOperatorPcr, tpm::Sha256{});  // zeros after the launch
@@ -71,16 +83,17 @@ std::string runtime_text(const Provisioned& made, const std::vector<Node>& nodes
                     {"number", node.number},
                     {"gone", node.gone}});
   const identity::Identity& identity = made.identity;
-  const json::Value value{{"format", kFormat},
-                          {"pid", made.engine_pid},
-                          {"launch", to_hex(made.launch)},
-                          {"event_log", made.event_log.to_json()},
-                          {"nodes", std::move(list)},
-                          {"ek_public", to_base64(identity.ek_public)},
-                          {"ek_name", to_hex(identity.ek_name)},
-                          {"srk_name", to_hex(identity.srk_name)},
-                          {"ak_public", to_base64(identity.ak_public)},
-                          {"ak_name", to_hex(identity.ak_name)}};
+  json::Value value{{"format", kFormat},
+                    {"pid", made.engine_pid},
+                    {"launch", to_hex(made.launch)},
+                    {"event_log", made.event_log.to_json()},
+                    {"nodes", std::move(list)},
+                    {"ek_public", to_base64(identity.ek_public)},
+                    {"ek_name", to_hex(identity.ek_name)},
+                    {"srk_name", to_hex(identity.srk_name)},
+                    {"ak_public", to_base64(identity.ak_public)},
+                    {"ak_name", to_hex(identity.ak_name)}};
+  if (made.limits) value["limits"] = to_json(*made.limits);
   return json::dump(value);
 }
 
@@ -96,9 +109,11 @@ Result<Runtime> parse_runtime(std::string_view text, std::uint64_t log_index) {
   VTPM_TRY(log::EventLog event_log, log::EventLog::from_json(events));
   VTPM_TRY(std::vector<Node> nodes, nodes_of(reader));
   VTPM_TRY(identity::Identity identity, identity_of(reader));
+  VTPM_TRY(const std::optional<EngineLimits> limits, limits_of(reader));
   VTPM_TRY_VOID(reader.done());
-  return Runtime{{std::move(identity), launch, log_index, static_cast<pid_t>(pid), std::move(event_log)},
-                 std::move(nodes)};
+  return Runtime{
+      {std::move(identity), launch, log_index, static_cast<pid_t>(pid), std::move(event_log), limits},
+      std::move(nodes)};
 }
 
 Result<log::EventLog> borne_out(const log::EventLog& log, const tpm::PcrValues& pcrs) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "daemon/identity/identity.h"
+#include "daemon/supervisor/limits.h"
 #include "daemon/supervisor/log_store.h"
 
 #include <sys/types.h>
@@ -30,6 +31,7 @@ struct InstanceRow {
   std::optional<std::string> image;
   std::optional<std::string> config;
   std::optional<Durable> durable = {};  // empty: ephemeral
+  LimitOrder limits = {};               // set for it in place of the defaults
 };
 
 // A durable instance as an earlier vtpmd left it.

@@ -250,7 +250,7 @@ class Daemon {
         host_key_(workers_, *ground.anchor, options.state_dir),
         durable_(*ground.engines, options.state_dir),
         instances_(executor_, workers_, *ground.engines, *ground.keeper, *ground.store, registry_, events_,
-                   host_key_, durable_, ground.host_start),
+                   host_key_, durable_, options.limits, ground.host_start),
         epochs_(executor_, workers_, *ground.anchor, *ground.store),
         attestation_(workers_, *ground.store, instances_, epochs_, ground.anchor->identity(),
                      options.epoch_max_age),

@@ -17,6 +17,10 @@ class ResourceManager::Core : public State {
 ResourceManager::ResourceManager(Transmit& tpm, Limits limits) : core_(std::make_unique<Core>(tpm, limits)) {}
 ResourceManager::~ResourceManager() = default;
 
+void ResourceManager::set_limits(const Limits& limits) {
+  core_->limits = limits;
+}
+
 Result<SpaceId> ResourceManager::open(Kind kind) {
   const SpaceId id{core_->last_id + 1};
   if (kind == Kind::Raw) {

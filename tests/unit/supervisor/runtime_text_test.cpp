@@ -45,6 +45,21 @@ TEST_CASE("runtime text: what was written is read") {
   CHECK(read->nodes[1].path == "/tmp/\"x\"");
 }
 
+TEST_CASE("runtime text: what the engine was told of limits is in it, all of them or none") {
+  Provisioned told = made(0);
+  CHECK_FALSE(parse_runtime(runtime_text(told, {}), 9)->made.limits);
+  told.limits = ipc::EngineLimits{1, 2, 3, 4, 5, 6, 7, 8};
+  const std::string text = runtime_text(told, {});
+  CHECK(parse_runtime(text, 9)->made.limits == told.limits);
+  for (const auto& [from, to] : {std::pair("\"spaces\"", "\"others\""), std::pair(",\"spaces\":1", "")}) {
+    std::string other = text;
+    const auto at = other.find(from);
+    REQUIRE(at != std::string::npos);
+    other.replace(at, std::string_view(from).size(), to);
+    CHECK_FALSE(parse_runtime(other, 9));
+  }
+}
+
 TEST_CASE("runtime text: another text is refused") {
   std::vector<Node> nodes;
   nodes.push_back({control::NodeKind::Raw, "/x"});

@@ -62,6 +62,9 @@ class ResourceManager {
   ResourceManager(const ResourceManager&) = delete;
   ResourceManager& operator=(const ResourceManager&) = delete;
 
+  // From now on; what spaces hold already stays.
+  void set_limits(const Limits& limits);
+
   // Over Limits::spaces: Exhausted.
   Result<SpaceId> open(Kind kind);
   // Flushes what the space holds. Sessions that its client has saved by TPM2_ContextSave stay active: whoever

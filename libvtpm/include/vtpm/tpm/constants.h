@@ -22,6 +22,7 @@ enum class ResponseCode : std::uint32_t {
   Initialize = 0x100,
   CommandSize = 0x142,
   CommandCode = 0x143,
+  NvSpace = 0x14b,
   Failure = 0x101,
   ContextGap = 0x901,
   ObjectMemory = 0x902,
