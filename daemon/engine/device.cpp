@@ -46,6 +46,10 @@ Result<SpaceId> Device::open(NodeKind kind) {
   return raw_;
 }
 
+bool Device::has_room(NodeKind kind) const {
+  return kind == NodeKind::Managed ? spaces_.has_room() : !raw_is_open_;
+}
+
 void Device::close(SpaceId space) {
   withdraw(space);
   queue_.forget(space);

@@ -44,6 +44,8 @@ class Device {
   // A client's space. A managed node has a new one for each, at most space::Limits::spaces (Exhausted); the
   // raw nodes have one for all, and one client at a time (Busy).
   Result<SpaceId> open(NodeKind kind);
+  // Whether open() has room now.
+  bool has_room(NodeKind kind) const;
   // The client is gone, and its command with it.
   void close(SpaceId space);
 

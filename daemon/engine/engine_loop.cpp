@@ -2,9 +2,11 @@
 #include "daemon/engine/engine_loop.h"
 
 #include "daemon/engine/device.h"
+#include "daemon/engine/endpoint.h"
 #include "daemon/engine/fuse_mount.h"
 #include "daemon/engine/halt_poll.h"
 #include "daemon/engine/log.h"
+#include "daemon/engine/socket_node.h"
 #include "daemon/engine/tpm.h"
 #include "daemon/engine/tpm_commands.h"
 #include "daemon/ipc/engine_limits.h"
@@ -26,15 +28,11 @@
 namespace vtpm::engine {
 namespace {
 
-// Nodes of one engine; a container has two, `vtpmctl attach` adds to them.
-constexpr std::size_t kMaxNodes = 16;
 // From the first frame of a transfer to its last. A vtpmd that dies in between leaves a transfer without end,
 // and tenants are not to wait for it. Once an instance is in the log all its requests and replies are single
 // frames, and the socket has room for many.
 constexpr std::chrono::seconds kWholeRequest{2};
 constexpr std::chrono::seconds kWholeReply{2};
-// Requests of one node that are read in a row: its tenants may send more for ever.
-constexpr int kMaxInARow = 64;
 
 class Engine {
  public:
@@ -56,8 +54,7 @@ class Engine {
   bool serve_control();
   bool reply(const ipc::FrameHead& head, BytesView payload);
   bool refuse(std::string_view why);
-  void read_requests(FuseMount& mount, bool all);
-  void settle(const Node& but);
+  void settle(const Endpoint& but);
   void remove_gone();
   static bool look(void* engine);
   void power_off();
@@ -75,7 +72,8 @@ class Engine {
   UniqueFd control_;
   Tpm tpm_;
   Device device_{tpm_};
-  std::vector<std::unique_ptr<FuseMount>> mounts_;
+  std::size_t connections_ = 0;
+  std::vector<std::unique_ptr<Endpoint>> endpoints_;
   HaltPoll halt_poll_;
   std::unique_ptr<KeptRequests> kept_ = std::make_unique_for_overwrite<KeptRequests>();
   bool was_on_ = false;
@@ -96,38 +94,40 @@ unsigned Engine::state() const noexcept {
 }
 
 int Engine::run() {
-  std::vector<pollfd> polled;
-  std::optional<Device::Time> next_turn;
+  Wait wait;
+  std::vector<std::size_t> begins;  // of each endpoint's part of wait.polled, and the end of the last
   for (;;) {
     remove_gone();
-    polled.assign(1, {control_.get(), POLLIN, 0});
-    for (const auto& mount : mounts_)
-      polled.push_back({mount->fd(), POLLIN, 0});
-    if (halt_poll_.wait(polled, next_turn) < 0 && errno != EINTR) {
+    wait.polled.assign(1, {control_.get(), POLLIN, 0});
+    begins.assign(1, 1);
+    for (const auto& endpoint : endpoints_) {
+      endpoint->wait_for(wait);
+      begins.push_back(wait.polled.size());
+    }
+    if (halt_poll_.wait(wait.polled, wait.until) < 0 && errno != EINTR) {
       log_line(std::string("poll: ") + std::strerror(errno));
       exit_status_ = ipc::kExitBug;
       break;
     }
-    // A client that is alone has one request at a time: to look for another would be a system call for
-    // nothing.
     const bool all = device_.contended(HaltPoll::Clock::now());
-    for (std::size_t i = 1; i < polled.size(); ++i)
-      if (polled[i].revents != 0) read_requests(*mounts_[i - 1], all);
-    next_turn = device_.run_one(HaltPoll::Clock::now());
-    if (kept_->work_off([](FuseMount& mount, BytesView request) { mount.handle(request); }))
-      next_turn = HaltPoll::Clock::now();
+    const std::span<const pollfd> polled(wait.polled);
+    for (std::size_t i = 0; i < endpoints_.size(); ++i)
+      endpoints_[i]->handle(polled.subspan(begins[i], begins[i + 1] - begins[i]), all);
+    wait.until = device_.run_one(HaltPoll::Clock::now());
+    if (kept_->work_off([](FuseMount& mount, BytesView request) { mount.handle_kept(request); }))
+      wait.until = HaltPoll::Clock::now();
     if (polled[0].revents == 0) continue;
     if (!serve_control()) break;
-    next_turn = HaltPoll::Clock::now();  // other limits may have come
+    wait.until = HaltPoll::Clock::now();  // other limits may have come
   }
   power_off();
   return exit_status_;
 }
 
 void Engine::remove_gone() {
-  std::erase_if(mounts_, [](const auto& mount) {
-    if (mount->error() != 0) log_line(std::string("device node: ") + std::strerror(mount->error()));
-    return mount->gone();
+  std::erase_if(endpoints_, [](const auto& endpoint) {
+    if (endpoint->error() != 0) log_line(std::string("device node: ") + std::strerror(endpoint->error()));
+    return endpoint->gone();
   });
 }
 
@@ -135,14 +135,9 @@ void Engine::remove_gone() {
 bool Engine::look(void* engine) {
   auto& self = *static_cast<Engine*>(engine);
   bool cancel = false;
-  for (const auto& mount : self.mounts_)
-    cancel |= mount->glance(*self.kept_);
+  for (const auto& endpoint : self.endpoints_)
+    cancel |= endpoint->glance(*self.kept_);
   return cancel;
-}
-
-void Engine::read_requests(FuseMount& mount, bool all) {
-  for (int i = 0; i < kMaxInARow && mount.handle_one() && all; ++i) {
-  }
 }
 
 bool Engine::refuse(std::string_view why) {
@@ -176,9 +171,9 @@ bool Engine::reply(const ipc::FrameHead& head, BytesView payload) {
   return sent || sent.error().kind() == ErrorCode::Timeout;
 }
 
-void Engine::settle(const Node& but) {
-  for (const auto& mount : mounts_)
-    if (&mount->node() != &but && mount->node().kind() == but.kind()) read_requests(*mount, true);
+void Engine::settle(const Endpoint& but) {
+  for (const auto& endpoint : endpoints_)
+    if (endpoint.get() != &but && endpoint->kind() == but.kind()) endpoint->catch_up();
 }
 
 void Engine::power_off() {
@@ -230,18 +225,22 @@ Engine::Answer Engine::serve(ipc::Transfer& request) {
   if (request.payload.size() != 2 || request.payload[0] > ipc::kServeRaw)
     return Error(ErrorCode::Malformed, "no such kind of node");
   const auto channel = request.payload[1];
-  if (channel != ipc::kChannelFuse && channel != ipc::kChannelOrphaned)
-    return Error(ErrorCode::Unsupported, "this engine serves /dev/fuse only");
-  if (mounts_.size() == kMaxNodes)
+  if (channel > ipc::kChannelSocket) return Error(ErrorCode::Unsupported, "no such channel");
+  if (endpoints_.size() == kMaxNodes)
     return Error(ErrorCode::Exhausted,
                  "an instance has at most " + std::to_string(kMaxNodes) + " device nodes");
-  // A request can vanish between poll and read (its process is killed): the read must not block then.
+  // What poll(2) has told can vanish again (its process is killed): to take it must not block then.
   if (::fcntl(request.fds[0].get(), F_SETFL, O_NONBLOCK) != 0) return errno_error("device node", errno);
   const auto kind = request.payload[0] == ipc::kServeManaged ? NodeKind::Managed : NodeKind::Raw;
+  if (channel == ipc::kChannelSocket) {
+    endpoints_.push_back(
+        std::make_unique<SocketNode>(std::move(request.fds[0]), device_, kind, connections_));
+    return Bytes{};
+  }
   auto mount = std::make_unique<FuseMount>(std::move(request.fds[0]), device_, kind,
-                                           [this](const Node& node) { settle(node); });
+                                           [this](const Endpoint& endpoint) { settle(endpoint); });
   if (channel == ipc::kChannelOrphaned) VTPM_TRY_VOID(mount->resume());
-  mounts_.push_back(std::move(mount));
+  endpoints_.push_back(std::move(mount));
   return Bytes{};
 }
 

@@ -2,8 +2,8 @@
 // A device node of the `fuse` backend: the engine's end of its mount.
 #pragma once
 
+#include "daemon/engine/endpoint.h"
 #include "daemon/engine/fuse_session.h"
-#include "daemon/engine/kept_requests.h"
 #include "daemon/engine/node.h"
 
 #include <vtpm/os/unique_fd.h>
@@ -12,33 +12,35 @@
 
 namespace vtpm::engine {
 
-class FuseMount final : public FuseChannel {
+class FuseMount final : public Endpoint, private FuseChannel {
  public:
   // The descriptor, a /dev/fuse, is made non-blocking by the caller: a request can vanish between poll and
   // read (its process is killed).
-  FuseMount(UniqueFd fuse, Device& device, NodeKind kind, Node::Settle settle)
-      : fuse_(std::move(fuse)), node_(device, kind, std::move(settle)), session_(node_, *this) {}
-
-  int fd() const noexcept { return fuse_.get(); }
-  // The mount is gone, and with it all that was open. An error of another kind: its errno.
-  bool gone() const noexcept { return gone_; }
-  int error() const noexcept { return error_; }
-  const Node& node() const noexcept { return node_; }
+  FuseMount(UniqueFd fuse, Device& device, NodeKind kind, Settle settle)
+      : fuse_(std::move(fuse)),
+        node_(device, kind, [this, settle = std::move(settle)] { settle(*this); }),
+        session_(node_, *this) {}
 
   // Goes on with the session of an engine that has died, before anything else. Unsupported: the kernel
   // cannot.
   Result<> resume();
 
-  // Handles one waiting request. False when there is none.
-  bool handle_one();
-  void handle(BytesView request) { session_.handle(request); }
+  // Handles a request that glance() has kept.
+  void handle_kept(BytesView request) { session_.handle(request); }
 
-  // Reads what waits into `kept`, in a signal handler while a command runs. Whether to cancel that command.
-  bool glance(KeptRequests& kept);
-
-  bool send(BytesView frame) override;
+  NodeKind kind() const noexcept override { return node_.kind(); }
+  bool gone() const noexcept override { return gone_; }
+  int error() const noexcept override { return error_; }
+  void wait_for(Wait& wait) override { wait.polled.push_back({fuse_.get(), POLLIN, 0}); }
+  void handle(std::span<const pollfd> polled, bool all) override;
+  void catch_up() override { read_requests(true); }
+  bool glance(KeptRequests& kept) override;
 
  private:
+  bool send(BytesView frame) override;
+  // Handles one waiting request. False when there is none.
+  bool handle_one();
+  void read_requests(bool all);
   void lose(int errno_value) noexcept;
 
   UniqueFd fuse_;

@@ -182,7 +182,7 @@ OpenFile* Node::find_or_adopt(std::uint64_t file) {
 int Node::open(std::uint64_t& file) {
   auto space = device_.open(kind_);
   if (!space) {
-    settle_(*this);
+    settle_();
     space = device_.open(kind_);
   }
   if (!space) return EBUSY;

@@ -65,9 +65,8 @@ class OpenFile final : public Client {
 
 class Node final : public FuseFile {
  public:
-  // Has the requests that wait at the instance's other nodes handled now: the last close of one may be among
-  // them.
-  using Settle = std::function<void(const Node&)>;
+  // Has what waits at the instance's other nodes handled now.
+  using Settle = std::function<void()>;
 
   Node(Device& device, NodeKind kind, Settle settle)
       : device_(device), kind_(kind), settle_(std::move(settle)) {}

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "device/mount_point.h"
+#include "device/node_path.h"
 
 #include <vtpm/device/fuse_node.h>
 #include <vtpm/os/file.h>
@@ -17,26 +18,6 @@
 
 namespace vtpm::device {
 namespace {
-
-struct SplitPath {
-  std::string directory;
-  std::string name;
-};
-
-Result<SplitPath> split(const std::string& path) {
-  const auto slash = path.rfind('/');
-  SplitPath parts{slash == std::string::npos ? "." : path.substr(0, slash + 1),
-                  slash == std::string::npos ? path : path.substr(slash + 1)};
-  if (parts.name.empty() || parts.name == "." || parts.name == "..")
-    return Error(ErrorCode::Malformed, "'" + path + "' does not name a file");
-  return parts;
-}
-
-Result<UniqueFd> open_directory(const std::string& path) {
-  UniqueFd fd(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!fd) return errno_error(path, errno);
-  return fd;
-}
 
 struct ContainerRootIds {
   uid_t uid;

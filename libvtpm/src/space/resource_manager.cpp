@@ -27,14 +27,19 @@ Result<SpaceId> ResourceManager::open(Kind kind) {
     if (core_->raw_opening) return Error(ErrorCode::Busy, "the raw TPM has an opener already");
     core_->raw_opening = id;
   } else {
-    const auto managed = std::ranges::count_if(
-        core_->spaces, [](const auto& entry) { return entry.second->kind == Kind::Managed; });
-    if (kind == Kind::Managed && static_cast<std::size_t>(managed) >= core_->limits.spaces)
-      return Error(ErrorCode::Exhausted, "all " + std::to_string(managed) + " spaces of this TPM are open");
+    if (kind == Kind::Managed && !has_room())
+      return Error(ErrorCode::Exhausted,
+                   "all " + std::to_string(core_->limits.spaces) + " spaces of this TPM are open");
     core_->spaces.emplace(id, std::make_unique<Space>(Space{kind, {}}));
   }
   ++core_->last_id;
   return id;
+}
+
+bool ResourceManager::has_room() const {
+  const auto managed = std::ranges::count_if(
+      core_->spaces, [](const auto& entry) { return entry.second->kind == Kind::Managed; });
+  return static_cast<std::size_t>(managed) < core_->limits.spaces;
 }
 
 void ResourceManager::close(SpaceId id) {

@@ -67,6 +67,8 @@ class ResourceManager {
 
   // Over Limits::spaces: Exhausted.
   Result<SpaceId> open(Kind kind);
+  // Whether another managed space may be opened.
+  bool has_room() const;
   // Flushes what the space holds. Sessions that its client has saved by TPM2_ContextSave stay active: whoever
   // has the context may load it again, as with the Linux driver's /dev/tpmrm0.
   void close(SpaceId space);

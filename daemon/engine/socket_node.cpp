@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/engine/socket_node.h"
+
+#include <sys/socket.h>
+
+#include <cerrno>
+
+namespace vtpm::engine {
+namespace {
+
+// Until it is tried again to accept where the machine lacked what a connection needs.
+constexpr std::chrono::milliseconds kRest{100};
+
+}  // namespace
+
+// Who waits in the listen queue is looked at only when there is room, or would wake the loop for ever. The
+// listener's end is always told.
+void SocketNode::wait_for(Wait& wait) {
+  remove_ended();
+  if (rests_until_ && *rests_until_ <= FairQueue::Clock::now()) rests_until_.reset();
+  const bool accepts = !rests_until_ && has_room();
+  wait.polled.push_back({listener_.get(), static_cast<short>(accepts ? POLLIN : 0), 0});
+  for (const auto& connection : connections_)
+    wait.polled.push_back({connection->fd(), connection->events(), 0});
+  wait.no_longer_than(rests_until_);
+}
+
+void SocketNode::handle(std::span<const pollfd> polled, bool) {
+  for (std::size_t i = 0; i < connections_.size(); ++i)
+    connections_[i]->handle(polled[i + 1].revents);
+  if ((polled[0].revents & (POLLHUP | POLLERR | POLLNVAL)) != 0)
+    gone_ = true;
+  else if (polled[0].revents != 0 && has_room())
+    accept_one();
+}
+
+void SocketNode::catch_up() {
+  for (const auto& connection : connections_) {
+    pollfd polled{connection->fd(), connection->events(), 0};
+    if (::poll(&polled, 1, 0) > 0) connection->handle(polled.revents);
+  }
+}
+
+bool SocketNode::glance(KeptRequests&) {
+  return std::ranges::any_of(connections_, [](const auto& connection) { return connection->cancels(); });
+}
+
+void SocketNode::remove_ended() {
+  count_ -= std::erase_if(connections_, [](const auto& connection) { return connection->over(); });
+}
+
+// One at a time: another holder of the listener could have taken the next one, or made it block.
+void SocketNode::accept_one() {
+  UniqueFd socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+  if (!socket) return refused(errno);
+  const auto space = device_.open(kind_);
+  if (!space) return;
+  connections_.push_back(std::make_unique<Connection>(std::move(socket), device_, *space));
+  ++count_;
+  connections_.back()->receive();  // most have sent their first command already
+}
+
+void SocketNode::refused(int errno_value) {
+  switch (errno_value) {
+    case EAGAIN:
+    case EINTR:
+    case ECONNABORTED:
+      return;
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM:
+      rests_until_ = FairQueue::Clock::now() + kRest;
+      return;
+    default:
+      error_ = errno_value;
+      gone_ = true;
+  }
+}
+
+}  // namespace vtpm::engine

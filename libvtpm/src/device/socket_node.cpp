@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "device/node_path.h"
+
+#include <vtpm/device/socket_node.h>
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace vtpm::device {
+namespace {
+
+constexpr mode_t kMode = 0666;  // as a node of the `fuse` backend
+
+Result<sockaddr_un> address_of(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path)
+    return Error(ErrorCode::Malformed, path + ": a socket's path has at most " +
+                                           std::to_string(sizeof address.sun_path - 1) + " bytes, not " +
+                                           std::to_string(path.size()));
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  return address;
+}
+
+const sockaddr* as_sockaddr(const sockaddr_un& address) {
+  return reinterpret_cast<const sockaddr*>(&address);
+}
+
+// No peer is waited for: a full listen queue is one.
+bool is_listened_to(const sockaddr_un& address) {
+  const UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  return !socket || ::connect(socket.get(), as_sockaddr(address), sizeof address) == 0 ||
+         errno != ECONNREFUSED;
+}
+
+}  // namespace
+
+Result<UniqueFd> make_socket_node(const std::string& path) {
+  VTPM_TRY(const auto parts, split(path));
+  VTPM_TRY(const auto address, address_of(path));
+  VTPM_TRY(const auto directory, open_directory(parts.directory));
+  UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!socket) return errno_error("socket", errno);
+  if (::bind(socket.get(), as_sockaddr(address), sizeof address) != 0) {
+    if (errno == EADDRINUSE) return Error(ErrorCode::Conflict, path + " is there already");
+    return errno_error(path, errno);
+  }
+  // Nobody can connect before it listens. The mode is not the umask's; a link is not followed.
+  if (::fchmodat(directory.get(), parts.name.c_str(), kMode, AT_SYMLINK_NOFOLLOW) == 0 &&
+      ::listen(socket.get(), SOMAXCONN) == 0)
+    return socket;
+  const int error = errno;
+  ::unlinkat(directory.get(), parts.name.c_str(), 0);
+  return errno_error(path, error);
+}
+
+bool is_socket(const std::string& path) {
+  struct stat info {};
+  return ::lstat(path.c_str(), &info) == 0 && S_ISSOCK(info.st_mode);
+}
+
+Result<> remove_socket_node(const std::string& path) {
+  VTPM_TRY(const auto address, address_of(path));
+  struct stat info {};
+  if (::lstat(path.c_str(), &info) != 0) return errno_error(path, errno);
+  if (!S_ISSOCK(info.st_mode)) return Error(ErrorCode::Conflict, path + " is not a socket");
+  if (is_listened_to(address))
+    return Error(ErrorCode::Conflict, path + " is the socket of a program that still listens on it");
+  if (::unlink(path.c_str()) != 0) return errno_error(path, errno);
+  return {};
+}
+
+}  // namespace vtpm::device

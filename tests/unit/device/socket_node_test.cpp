@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/support/catch_result.h"
+#include "tests/support/temporary_directory.h"
+
+#include <vtpm/device/socket_node.h>
+
+#include <catch2/catch.hpp>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+using namespace vtpm;
+using namespace vtpm::device;
+using vtpm::test::TemporaryDirectory;
+namespace fs = std::filesystem;
+
+namespace {
+
+bool can_connect(const std::string& path) {
+  const UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  return ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+}
+
+}  // namespace
+
+TEST_CASE("socket node: everybody may connect, whatever the umask") {
+  const TemporaryDirectory directory;
+  const std::string path = directory.path("tpm.sock");
+  const mode_t old = ::umask(GENERATE(0, 022, 0777));
+  const auto node = make_socket_node(path);
+  ::umask(old);
+  REQUIRE(node);
+  struct stat info {};
+  REQUIRE(::lstat(path.c_str(), &info) == 0);
+  CHECK(info.st_mode == (S_IFSOCK | 0666));
+  CHECK(is_socket(path));
+  CHECK(can_connect(path));
+}
+
+TEST_CASE("socket node: what is at the path already stays as it is") {
+  const TemporaryDirectory directory;
+  const std::string path = directory.path("there");
+  const auto kind = GENERATE(0, 1, 2, 3);
+  UniqueFd listener;
+  if (kind == 0) std::ofstream(path) << "text";
+  if (kind == 1) fs::create_directory(path);
+  if (kind == 2) fs::create_symlink(directory.path("elsewhere"), path);
+  if (kind == 3) listener = std::move(*make_socket_node(path));
+  const auto made = make_socket_node(path);
+  REQUIRE_FALSE(made);
+  CHECK(made.error().kind() == ErrorCode::Conflict);
+  CHECK(fs::symlink_status(path).type() != fs::file_type::not_found);
+  CHECK_FALSE(fs::exists(directory.path("elsewhere")));
+}
+
+TEST_CASE("socket node: a path that is too long for a socket is refused, and says how long it may be") {
+  const TemporaryDirectory directory;
+  const std::string start = directory.path() + "/";
+  const std::string longest = start + std::string(107 - start.size(), 'x');
+  CHECK(make_socket_node(longest));
+  const auto made = make_socket_node(longest + "x");
+  REQUIRE_FALSE(made);
+  CHECK(made.error().kind() == ErrorCode::Malformed);
+  CHECK(made.error().context.find("107 bytes, not 108") != std::string::npos);
+}
+
+TEST_CASE("socket node: a directory that is not there, and a name that is none, are errors") {
+  const TemporaryDirectory directory;
+  CHECK(make_socket_node(directory.path("missing/tpm")).error().kind() == ErrorCode::NotFound);
+  CHECK(make_socket_node(directory.path("") + "/..").error().kind() == ErrorCode::Malformed);
+}
+
+TEST_CASE("socket node: it is removed when nobody listens any more, and nothing else is") {
+  const TemporaryDirectory directory;
+  const std::string path = directory.path("tpm.sock");
+  auto node = make_socket_node(path);
+  REQUIRE(node);
+  CHECK(remove_socket_node(path).error().kind() == ErrorCode::Conflict);
+  CHECK(can_connect(path));
+  node->reset();
+  CHECK(remove_socket_node(path));
+  CHECK_FALSE(fs::exists(path));
+  CHECK(remove_socket_node(path).error().kind() == ErrorCode::NotFound);
+  std::ofstream(path) << "text";
+  CHECK(remove_socket_node(path).error().kind() == ErrorCode::Conflict);
+  CHECK(fs::exists(path));
+  CHECK_FALSE(is_socket(path));
+}
