@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/engine/jail.h"
 
+#include "daemon/engine/endpoint.h"
 #include "daemon/engine/landlock.h"
 #include "daemon/engine/log.h"
 #include "daemon/engine/seccomp_rows.h"
@@ -9,6 +10,7 @@
 #include <vtpm/os/file.h>
 #include <vtpm/os/namespaces.h>
 #include <vtpm/os/unique_fd.h>
+#include <vtpm/os/unix_socket.h>
 
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -31,7 +33,10 @@
 namespace vtpm::engine {
 namespace {
 
-constexpr rlim_t kMaxDescriptors = 64;
+// The log, the control socket and two of /dev/null, slot files, nodes, connections; and those that a message
+// brings.
+constexpr rlim_t kMaxDescriptors = 192;
+static_assert(kMaxDescriptors >= 4 + 2 + kMaxNodes + kMaxConnections + kMaxMessageFds);
 // The log may be a file, and it is the only file here: an engine does not fill the disk through it.
 constexpr rlim_t kMaxLogFile = 64 << 20;
 // Many times what one TPM needs: a leak ends the engine, not the host.

@@ -168,6 +168,23 @@ TEST_CASE("jail: an engine cannot fork, wait, limit or rename itself") {
   CHECK(killed(jailed(Role::Engine, [] { raw(SYS_prlimit64, 0, 7, 0, 0); })));
 }
 
+TEST_CASE("jail: an engine accepts connections that it reads without waiting, and makes no socket") {
+  constexpr long kFlags = SOCK_NONBLOCK | SOCK_CLOEXEC;
+  for (const auto role : {Role::Engine, Role::Zygote}) {
+    CHECK(jailed(role, [] {
+            if (raw(SYS_accept4, 0, 0, 0, kFlags) != -1 || errno != ENOTSOCK) ::_exit(1);
+          }) == 0);
+    CHECK(killed(jailed(role, [] { raw(SYS_accept4, 0, 0, 0, SOCK_CLOEXEC); })));
+    CHECK(killed(jailed(role, [] { raw(SYS_accept4, 0, 0, 0, kFlags | 1); })));
+    CHECK(killed(jailed(role, [] { raw(SYS_accept4, 0, 4096, 4096, kFlags); })));
+    CHECK(killed(jailed(role, [] { raw(SYS_accept, 0, 0, 0); })));
+    CHECK(killed(jailed(role, [] { raw(SYS_bind, 0, 0, 0); })));
+    CHECK(killed(jailed(role, [] { raw(SYS_listen, 0, 1); })));
+    CHECK(killed(jailed(role, [] { raw(SYS_getpeername, 0, 0, 0); })));
+    CHECK(killed(jailed(role, [] { raw(SYS_getsockopt, 0, SOL_SOCKET, SO_PEERCRED); })));
+  }
+}
+
 TEST_CASE("jail: an engine has no descriptors but the log, /dev/null and its socket") {
   const UniqueFd leaked(::fcntl(STDOUT_FILENO, F_DUPFD, 40));  // without close-on-exec, on purpose
   CHECK(jailed(Role::Engine, [&] {
@@ -195,7 +212,7 @@ TEST_CASE("jail: a real engine has no new privileges, two filters and tight limi
   const std::string rows(as_text(*limits));
   CHECK(rows.find("Max core file size        0 ") != std::string::npos);
   CHECK(rows.find("Max processes             0 ") != std::string::npos);
-  CHECK(rows.find("Max open files            64 ") != std::string::npos);
+  CHECK(rows.find("Max open files            192 ") != std::string::npos);
 }
 
 namespace {
