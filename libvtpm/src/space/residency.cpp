@@ -18,6 +18,14 @@ Bytes copy(BytesView bytes) {
   return {bytes.begin(), bytes.end()};
 }
 
+// TPMS_CONTEXT: sequence u64, savedHandle u32 (Part 2, 14.5).
+bool is_of_sequence(BytesView context) noexcept {
+  constexpr std::size_t kSavedHandleAt = 8;
+  constexpr std::uint32_t kSequence = 0x80000001;
+  return context.size() < kSavedHandleAt + sizeof kSequence ||
+         get_be<std::uint32_t>(context, kSavedHandleAt) == kSequence;
+}
+
 }  // namespace
 
 void Residency::power_on(Capacity capacity) {
@@ -42,12 +50,12 @@ void Residency::settle(Object& object, RealHandle real) {
   // it.
   if (Object* stale = slots_[index]; stale != nullptr) drop(*stale);
   slots_[index] = &object;
-  object.place = real;
+  object.real = real;
 }
 
 Object& Residency::add(Space& owner, RealHandle real) {
   const VirtualHandle handle = owner.handle_for(real);
-  Object& object = owner.objects.emplace(handle, Object{&owner, handle, Bytes(), tick_}).first->second;
+  Object& object = owner.objects.emplace(handle, Object{&owner, handle, tick_, {}, {}}).first->second;
   settle(object, real);
   return object;
 }
@@ -61,9 +69,12 @@ Result<ResponseCode> Residency::bring_in(Object& object) {
   while (!object.loaded()) {
     ResponseCode code = ResponseCode::ObjectMemory;
     if (std::ranges::find(slots_, nullptr) != slots_.end()) {
-      VTPM_TRY(const Reply reply, tpm_.context_load(std::get<Bytes>(object.place)));
+      VTPM_TRY(const Reply reply, tpm_.context_load(object.context));
       code = reply.code;
-      if (code == ResponseCode::Success) settle(object, RealHandle{get_be<std::uint32_t>(reply.body)});
+      if (code == ResponseCode::Success) {
+        settle(object, RealHandle{get_be<std::uint32_t>(reply.body)});
+        if (is_of_sequence(object.context)) object.context.clear();
+      }
     }
     if (code == ResponseCode::ObjectMemory) {
       VTPM_TRY(code, make_object_room());
@@ -107,18 +118,20 @@ Result<ResponseCode> Residency::make_object_room() {
 }
 
 Result<ResponseCode> Residency::save(Object& object) {
-  const auto real = static_cast<std::uint32_t>(std::get<RealHandle>(object.place));
-  VTPM_TRY(const Reply reply, tpm_.context_save(real));
-  if (is_gone(reply.code)) {
-    drop(object);
-    return ResponseCode::Success;
+  const auto real = static_cast<std::uint32_t>(*object.real);
+  if (object.context.empty()) {
+    VTPM_TRY(const Reply reply, tpm_.context_save(real));
+    if (is_gone(reply.code)) {
+      drop(object);
+      return ResponseCode::Success;
+    }
+    if (reply.code != ResponseCode::Success) return reply.code;
+    object.context = copy(reply.body);
   }
-  if (reply.code != ResponseCode::Success) return reply.code;
-  Bytes context = copy(reply.body);
   VTPM_TRY(const Reply flushed, tpm_.flush_context(real));
   if (flushed.code != ResponseCode::Success && !is_gone(flushed.code)) return flushed.code;
   std::ranges::replace(slots_, &object, nullptr);
-  object.place = std::move(context);
+  object.real.reset();
   ++swaps_;
   return ResponseCode::Success;
 }
@@ -173,10 +186,9 @@ Result<ResponseCode> Residency::narrow_gap() {
 }
 
 Result<> Residency::flush(Object& object) {
-  const auto* real = std::get_if<RealHandle>(&object.place);
-  const std::uint32_t handle = real != nullptr ? static_cast<std::uint32_t>(*real) : 0;
+  const auto real = object.real;
   drop(object);
-  if (handle != 0) VTPM_TRY_VOID(tpm_.flush_context(handle));
+  if (real) VTPM_TRY_VOID(tpm_.flush_context(static_cast<std::uint32_t>(*real)));
   return {};
 }
 
@@ -202,14 +214,14 @@ Result<> Residency::recheck(Space& space) {
 }
 
 Result<> Residency::recheck(Object& object) {
-  if (const auto* real = std::get_if<RealHandle>(&object.place)) {
-    VTPM_TRY(const Reply reply, tpm_.context_save(static_cast<std::uint32_t>(*real)));
+  if (object.loaded()) {
+    VTPM_TRY(const Reply reply, tpm_.context_save(static_cast<std::uint32_t>(*object.real)));
     if (is_gone(reply.code)) drop(object);
     return {};
   }
   // Where no room can be made it shows when it is loaded.
   if (std::ranges::find(slots_, nullptr) == slots_.end()) VTPM_TRY_VOID(make_object_room());
-  VTPM_TRY(const Reply reply, tpm_.context_load(std::get<Bytes>(object.place)));
+  VTPM_TRY(const Reply reply, tpm_.context_load(object.context));
   if (reply.code == ResponseCode::Success) {
     VTPM_TRY_VOID(tpm_.flush_context(get_be<std::uint32_t>(reply.body)));
   } else if (blames_command(reply.code)) {

@@ -8,7 +8,7 @@
 #include <vtpm/space/resource_manager.h>
 
 #include <map>
-#include <variant>
+#include <optional>
 
 namespace vtpm::space {
 
@@ -19,10 +19,13 @@ struct Space;
 struct Object {
   Space* owner;
   VirtualHandle handle;
-  std::variant<RealHandle, Bytes> place;  // in the TPM, or its TPMS_CONTEXT
-  std::uint64_t used;                     // the tick of the last command that named it
+  std::uint64_t used;              // the tick of the last command that named it
+  std::optional<RealHandle> real;  // in the TPM
+  // Its TPMS_CONTEXT, unless it has never been out. An object does not change while it is loaded, so that this
+  // may be loaded again and again; of a sequence object, which does, there is one only while it is out.
+  Bytes context;
 
-  bool loaded() const noexcept { return std::holds_alternative<RealHandle>(place); }
+  bool loaded() const noexcept { return real.has_value(); }
 };
 
 struct Space {

@@ -39,7 +39,7 @@ Result<std::uint32_t> Execution::translated(std::uint32_t handle) {
   if (is_transient(handle)) {
     const Object* object = space_.find(handle);
     if (object == nullptr) return state_.residency.absent_object(handle);
-    return static_cast<std::uint32_t>(std::get<RealHandle>(object->place));
+    return static_cast<std::uint32_t>(*object->real);
   }
   if (is_session(handle)) {
     const Session* session = state_.sessions.find(handle);
@@ -62,7 +62,7 @@ Result<std::optional<Outcome>> Execution::translate_flush() {
       return answer(ResponseCode::Success);
     }
     if (object != nullptr && object->loaded()) {
-      real = static_cast<std::uint32_t>(std::get<RealHandle>(object->place));
+      real = static_cast<std::uint32_t>(*object->real);
     } else {
       VTPM_TRY(real, state_.residency.absent_object(handle));
     }

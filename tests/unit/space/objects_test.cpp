@@ -55,6 +55,23 @@ TEST_CASE("objects: two clients use the same handles and never meet") {
   CHECK(ones != twos);
 }
 
+TEST_CASE("objects: one that comes and goes is saved once") {
+  Fixture fixture;
+  Client one(fixture), two(fixture);
+  std::vector<Bytes> publics;
+  for (Client* client : {&one, &two})
+    for (std::uint32_t i = 0; i < 3; ++i) {
+      (void)client->handle(wire::create_primary(kOwner, std::to_string(publics.size())));
+      publics.push_back(client->public_of(0x80000000 + i));
+    }
+  fixture.tpm.counts.clear();
+  for (int round = 0; round < 5; ++round)
+    for (std::uint32_t i = 0; i < 6; ++i)
+      CHECK((i < 3 ? one : two).public_of(0x80000000 + i % 3) == publics[i]);
+  CHECK(fixture.tpm.counts[0x161] == 30);
+  CHECK(fixture.tpm.counts[0x162] == 3);  // the others were out already
+}
+
 TEST_CASE("objects: closing flushes them") {
   Fixture fixture;
   {
