@@ -57,7 +57,7 @@ class Engine {
   void settle(const Endpoint& but);
   void remove_gone();
   static bool look(void* engine);
-  void power_off();
+  Result<> power_off();
 
   Answer power_on(ipc::Transfer& request);
   Answer power_on_durable(ipc::Transfer& request);
@@ -120,7 +120,7 @@ int Engine::run() {
     if (!serve_control()) break;
     wait.until = HaltPoll::Clock::now();  // other limits may have come
   }
-  power_off();
+  if (const auto orderly = power_off(); !orderly) log_line(orderly.error().context);
   return exit_status_;
 }
 
@@ -176,11 +176,12 @@ void Engine::settle(const Endpoint& but) {
     if (endpoint.get() != &but && endpoint->kind() == but.kind()) endpoint->catch_up();
 }
 
-void Engine::power_off() {
-  if (!tpm_.powered()) return;
-  shutdown_clear(tpm_);
+Result<> Engine::power_off() {
+  if (!tpm_.powered()) return {};
+  auto orderly = shutdown_clear(tpm_);
   tpm_.power_off();
   device_.powered_off();
+  return orderly;
 }
 
 Engine::Answer Engine::power_on(ipc::Transfer& request) {
@@ -250,7 +251,7 @@ Engine::Answer Engine::permanent_state(ipc::Transfer&) {
 }
 
 Engine::Answer Engine::shutdown(ipc::Transfer&) {
-  power_off();
+  VTPM_TRY_VOID(power_off());
   return Bytes{};
 }
 

@@ -113,9 +113,10 @@ Error libtpms_error(std::string_view call, TPM_RESULT result) {
   return {ErrorCode::Internal, std::string(call) + ": libtpms result " + std::to_string(result)};
 }
 
-// Commands that, without a session, leave nothing in the TPM that their client could miss. What they may
-// change in NV is the clock alone.
-constexpr std::array<std::uint32_t, 10> kLeaveNothing = {
+// Commands that, without a session, leave nothing in NV that their client could miss: the clock alone may
+// change. With the last three the resource manager must always get its way: a context that it cannot flush
+// would be there for ever, and for everybody.
+constexpr std::array<std::uint32_t, 13> kNeedNoNv = {
     0x17a,  // GetCapability
     0x17b,  // GetRandom
     0x17e,  // PCR_Read
@@ -126,26 +127,43 @@ constexpr std::array<std::uint32_t, 10> kLeaveNothing = {
     0x178,  // ECC_Parameters
     0x17c,  // GetTestResult
     0x18a,  // TestParms
+    0x161,  // ContextLoad
+    0x162,  // ContextSave
+    0x165,  // FlushContext
 };
 
-bool leaves_nothing(BytesView command) noexcept {
+bool needs_no_nv(BytesView command) noexcept {
   const auto check = tpm::check_command(command);
   return check.code != tpm::ResponseCode::Success ||
          (check.header.tag == static_cast<std::uint16_t>(tpm::Tag::NoSessions) &&
-          std::ranges::find(kLeaveNothing, check.header.code) != kLeaveNothing.end());
+          std::ranges::find(kNeedNoNv, check.header.code) != kNeedNoNv.end());
 }
 
-bool is_startup(BytesView command) noexcept {
-  const auto check = tpm::check_command(command);
-  return check.code == tpm::ResponseCode::Success &&
-         check.header.code == static_cast<std::uint32_t>(tpm::CommandCode::Startup);
+// TPM_CC of a command that has passed tpm::check_command().
+std::uint32_t code_of(BytesView command) noexcept {
+  return tpm::check_command(command).header.code;
 }
 
-// TPM_RC_AUTH_FAIL of whichever session (Part 2, 6.6.2: format one, error number 0x0e).
-bool is_counted_failure(BytesView response) noexcept {
+// After these the number of failed tries is another than the responses tell.
+constexpr std::array<std::uint32_t, 3> kSetTries = {
+    0x126,  // Clear
+    0x139,  // DictionaryAttackLockReset
+    0x13a,  // DictionaryAttackParameters
+};
+
+// Wrong passwords, of whichever session (Part 2, 6.6.2: format one, error numbers 0x0e and 0x22). The first
+// is counted as a failed try, the second in the NV index itself if that is of the type PIN Fail.
+enum class Wrong { Neither, AuthFail, BadAuth };
+Wrong wrong_password(BytesView response) noexcept {
   constexpr std::uint32_t kFormatOneNumber = 0xbf;
-  constexpr std::uint32_t kAuthFail = 0x8e;
-  return (response_code(response) & kFormatOneNumber) == kAuthFail;
+  switch (response_code(response) & kFormatOneNumber) {
+    case 0x8e:
+      return Wrong::AuthFail;
+    case 0xa2:
+      return Wrong::BadAuth;
+    default:
+      return Wrong::Neither;
+  }
 }
 
 }  // namespace
@@ -216,7 +234,7 @@ Result<BytesView> Tpm::process(tpm::Locality locality, BytesView command) {
 Result<BytesView> Tpm::run(tpm::Locality locality, BytesView command) {
   store().locality = locality.value();
   std::uint32_t size = 0;
-  // libtpms takes the command as non-const and does not write to it.
+  // libtpms takes the command as non-const: an encrypted parameter is decrypted in place.
   const TPM_RESULT result =
       TPMLIB_Process(&response_, &size, &response_capacity_, const_cast<unsigned char*>(command.data()),
                      static_cast<std::uint32_t>(command.size()));
@@ -226,20 +244,38 @@ Result<BytesView> Tpm::run(tpm::Locality locality, BytesView command) {
 
 Result<BytesView> Tpm::run_durably(tpm::Locality locality, BytesView command) {
   static const Bytes unavailable = tpm::error_response(tpm::ResponseCode::NvUnavailable);
-  const bool passing = leaves_nothing(command);
+  const bool passing = needs_no_nv(command);
   if (!passing && !commit_rest()) return BytesView(unavailable);
   VTPM_TRY(const Snapshot before, passing ? Snapshot() : volatile_state());
   begin();
   VTPM_TRY(const BytesView response, run(locality, command));
-  if (is_startup(command) && response_code(response) == 0) {
-    started_ = true;
-    take_back_unclean_stop(aside(), failed_tries_);
-  }
+  const std::uint32_t tries = failed_tries_;
+  const Wrong wrong = wrong_password(response);
+  count_tries(code_of(command), response);
   if (!store().before || commit() || passing) return response;
   // A wrong password counts, whether or not the disk takes it: with the try undone, a full disk would let its
   // owner guess for ever. The command had no other effect, and nothing else runs before this is committed.
-  if (!is_counted_failure(response)) undo(before);
+  if (wrong == Wrong::Neither) {
+    undo(before);
+    failed_tries_ = tries;
+  }
   return BytesView(unavailable);
+}
+
+// The TPM is asked where its answer cannot be told from the responses, and only there: a command between
+// those of its clients would end their exclusive audit session. The number may be too high, since tries also
+// heal with time: then what an unclean stop adds is not taken back, which is what would happen without us.
+void Tpm::count_tries(std::uint32_t command, BytesView response) {
+  const auto ask = [this] { failed_tries_ = failed_tries(aside()).value_or(failed_tries_); };
+  if (wrong_password(response) == Wrong::AuthFail) ++failed_tries_;
+  if (response_code(response) != 0) return;
+  if (command == static_cast<std::uint32_t>(tpm::CommandCode::Startup)) {
+    started_ = true;
+    take_back_unclean_stop(aside(), failed_tries_);
+    ask();
+  } else if (std::ranges::find(kSetTries, command) != kSetTries.end()) {
+    ask();
+  }
 }
 
 Result<> Tpm::hash_sequence(BytesView data) {
@@ -280,15 +316,13 @@ Execute Tpm::aside() {
 }
 
 Result<> Tpm::commit() {
-  const std::uint32_t tries = started_ ? failed_tries(aside()).value_or(failed_tries_) : failed_tries_;
   uncommitted_ = true;
-  auto committed = slots_->commit(tries, store().blobs[0]);
+  auto committed = slots_->commit(failed_tries_, store().blobs[0]);
   if (!committed) {
     if (!std::exchange(failing_, true)) log_line("commit: " + committed.error().context);
     return committed;
   }
   uncommitted_ = false;
-  failed_tries_ = tries;
   if (std::exchange(failing_, false)) log_line("commit: succeeds again");
   return {};
 }

@@ -67,6 +67,7 @@ class Tpm {
   // For the engine's own commands within another one: its response stays.
   static Execute aside();
   Result<Snapshot> volatile_state() const;
+  void count_tries(std::uint32_t command, BytesView response);
   Result<> commit();
   Result<> commit_rest();  // what an earlier command left uncommitted
   void undo(const Snapshot& before);
@@ -77,7 +78,7 @@ class Tpm {
   std::uint32_t response_capacity_ = 0;
 
   std::optional<SlotStore> slots_;
-  std::uint32_t failed_tries_ = 0;  // at the last commit
+  std::uint32_t failed_tries_ = 0;  // at least as many as the TPM has counted
   bool uncommitted_ = false;        // the state in memory is ahead of the slots
   bool failing_ = false;            // the last commit failed, which was logged
 };

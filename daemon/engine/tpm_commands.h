@@ -7,7 +7,8 @@
 namespace vtpm::engine {
 
 // TPM2_Shutdown(CLEAR), so that the next power-on is not counted as a disorderly one.
-void shutdown_clear(Tpm& tpm);
+// The TPM refuses (a durable one whose disk is full): Unavailable, the stop is unclean.
+Result<> shutdown_clear(Tpm& tpm);
 
 // The response code of a response. A malformed one: Failure.
 std::uint32_t response_code(BytesView response);

@@ -90,9 +90,10 @@ Result<std::optional<Outcome>> Execution::admit_session() {
   const std::uint64_t tick = state_.residency.tick();
   // The supervisor stands before the queue, and for it every session is old enough.
   const bool at_once = space_.kind == Kind::Supervisor;
-  const Admission admission =
-      at_once ? space::admit(state_.sessions, {}, space_, active, tick, Clock::time_point::max())
-              : space::admit(state_.sessions, state_.queue, space_, active, tick, now_);
+  const Admission admission = at_once
+                                  ? space::admit(state_.sessions, {}, space_, active, tick,
+                                                 Clock::time_point::max() - kSessionMinimumAge)
+                                  : space::admit(state_.sessions, state_.queue, space_, active, tick, now_);
   if (const auto* wait = std::get_if<SessionWait>(&admission)) {
     if (at_once) return answer(ResponseCode::SessionHandles);
     state_.queue.join(space_);

@@ -6,6 +6,8 @@
 #include "tests/support/catch_result.h"
 #include "tests/support/durable.h"
 
+#include <vtpm/space/resource_manager.h>
+
 using namespace vtpm;
 using namespace vtpm::test;
 using engine::Slot;
@@ -191,4 +193,117 @@ TEST_CASE("a wrong password counts although the disk does not take it") {
   CHECK(write(password) == 0);
   CHECK(m.property(kLockoutCounter) == 1);
   CHECK(m.on_disk() == m.permanent());
+}
+
+namespace {
+
+const Bytes kPinOfIndex = {'p', 'i', 'n'};
+
+// An index of the type PIN Fail with that PIN, of which five may be wrong.
+void define_pin(Machine& m, u32 index) {
+  Writer area;
+  // TPM_NT_PIN_FAIL, NO_DA, OWNERWRITE, AUTHREAD, OWNERREAD
+  area.add(index).add(u16{0x000b}).add(u32{0x02060082}).add(u16{0}).add(u16{8});
+  REQUIRE(m.code(authorized(
+              0x12a, kOwner,
+              Writer().add(u16{3}).add(kPinOfIndex).add(static_cast<u16>(area.size())).add(area))) == 0);
+  REQUIRE(m.code(nv_write(index, Bytes{0, 0, 0, 0, 0, 0, 0, 5})) == 0);  // pinCount, pinLimit
+}
+
+Bytes read_by_pin(u32 index, BytesView pin) {
+  return authorized_two(0x14e, index, index, Writer().add(u16{8}).add(u16{0}), pin);
+}
+
+}  // namespace
+
+TEST_CASE("a wrong PIN counts although the disk does not take it") {
+  Machine& m = machine();
+  constexpr u32 kPin = kIndex + 8;
+  define_pin(m, kPin);
+  const auto read = [&](BytesView pin) { return m.code(read_by_pin(kPin, pin)); };
+  REQUIRE(read(kPinOfIndex) == 0);
+  const Bytes wrong = {'n', 'o'};
+  REQUIRE(read(wrong) == 0x9a2);  // TPM_RC_BAD_AUTH
+  m.disk.die();
+  CHECK(read(wrong) == kUnavailable);
+  CHECK(read(wrong) == kUnavailable);  // nobody guesses on
+  m.disk.repair();
+  CHECK(nv_content(m.run(nv_read(kPin, 8))) == Bytes{0, 0, 0, 2, 0, 0, 0, 5});
+  CHECK(read(kPinOfIndex) == 0);
+}
+
+TEST_CASE("an exclusive audit session stays exclusive over commits") {
+  Machine& m = machine();
+  // Neither salted nor bound: with empty passwords its HMACs are empty.
+  const u32 session = handle_in(m.run(command(0x176, Writer()
+                                                         .add(u32{0x40000007})
+                                                         .add(u32{0x40000007})
+                                                         .add(u16{16})
+                                                         .add(Bytes(16, 1))
+                                                         .add(u16{0})
+                                                         .add(u8{0})
+                                                         .add(u16{0x0010})
+                                                         .add(u16{0x000b}))));
+  const auto write = [&](u8 attributes) {
+    Writer rest;
+    rest.add(kOwner).add(kIndex).add(u32{9}).add(session).add(u16{0}).add(attributes).add(u16{0});
+    rest.add(u16{8}).add(Bytes(8, attributes)).add(u16{0});
+    Bytes out = command(0x137, rest);
+    out[1] = 0x02;  // TPM_ST_SESSIONS
+    return m.code(out);
+  };
+  constexpr u8 kContinue = 0x01, kExclusive = 0x02, kAudit = 0x80;
+  const auto sequence = m.tpm.sequence();
+  CHECK(write(kContinue | kAudit) == 0);
+  CHECK(write(kContinue | kAudit | kExclusive) == 0);  // nobody else used the TPM
+  CHECK(write(kContinue | kAudit | kExclusive) == 0);
+  CHECK(m.tpm.sequence() >= sequence + 2);
+  REQUIRE(m.code(flush_context(session)) == 0);
+}
+
+TEST_CASE("a client that leaves while the disk fails leaves nothing behind") {
+  Machine& m = machine();
+  REQUIRE(m.code(flush_context(m.object)) == 0);  // it is no client's
+  constexpr u32 kPin = kIndex + 9;
+  define_pin(m, kPin);
+  class Chip final : public space::Transmit {
+   public:
+    explicit Chip(Tpm& tpm) : tpm_(tpm) {}
+    Result<BytesView> transmit(tpm::Locality locality, BytesView bytes) override {
+      return tpm_.process(locality, bytes);
+    }
+
+   private:
+    Tpm& tpm_;
+  } chip(m.tpm);
+  space::ResourceManager manager(chip);
+  const auto run = [&](space::SpaceId space, BytesView bytes) {
+    return std::get<Bytes>(
+        manager.execute(space, tpm::Locality::tenant(), bytes, space::Clock::now()).value());
+  };
+  const Bytes policy_session = command(0x176, Writer()
+                                                  .add(u32{0x40000007})
+                                                  .add(u32{0x40000007})
+                                                  .add(u16{16})
+                                                  .add(Bytes(16, 1))
+                                                  .add(u16{0})
+                                                  .add(u8{1})
+                                                  .add(u16{0x0010})
+                                                  .add(u16{0x000b}));
+  const auto leaving = manager.open(space::Kind::Managed).value();
+  const auto staying = manager.open(space::Kind::Managed).value();
+  for (int i = 0; i < 3; ++i)
+    REQUIRE(code_of(run(leaving, create_primary(kOwner))) == 0);
+  const u32 session = handle_in(run(leaving, policy_session));
+  m.disk.die();
+  REQUIRE(code_of(run(staying, nv_write(kIndex, Bytes(8, 6)))) == kUnavailable);
+  REQUIRE(code_of(run(staying, read_by_pin(kPin, Bytes{'n', 'o'}))) == kUnavailable);
+  manager.close(leaving);
+  CHECK(code_of(run(staying, read_public(0x80000000))) != 0);
+  m.disk.repair();
+  CHECK(code_of(run(staying, read_public(0x80000000))) != 0);
+  CHECK(code_of(run(staying, command(0x189, Writer().add(session)))) != 0);  // PolicyGetDigest
+  for (int i = 0; i < 4; ++i)
+    CHECK(code_of(run(staying, create_primary(kOwner))) == 0);
+  manager.close(staying);
 }
