@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a TPM's tenants may use (Verb::Limits): u64 each, in the order of kLimitFields. vtpmd decides, the
-// engine keeps to it.
+// engine keeps to it. The list may grow at its end, and the two may be of different versions: what is missing
+// is as it is by default, what is beyond is ignored.
 #pragma once
 
 #include <vtpm/os/bytes.h>
@@ -23,7 +24,7 @@ struct EngineLimits {
   std::uint64_t nv_bytes = 0;             // of the permanent state; 0: what libtpms has room for
 
   static constexpr std::size_t kFields = 8;
-  static constexpr std::size_t kSize = kFields * sizeof(std::uint64_t);
+  static constexpr std::size_t kMaxSize = 512;  // bytes, of all versions to come
   bool operator==(const EngineLimits&) const = default;
 };
 
@@ -54,14 +55,17 @@ inline Bytes encode(const EngineLimits& limits) {
   return out;
 }
 
-// Another size, or a value out of its range: Malformed.
+// No list of u64, or a value out of its range: Malformed.
 inline Result<EngineLimits> decode_limits(BytesView bytes) {
-  if (bytes.size() != EngineLimits::kSize)
+  constexpr std::size_t kField = sizeof(std::uint64_t);
+  if (bytes.size() % kField != 0 || bytes.size() > EngineLimits::kMaxSize)
     return Error(ErrorCode::Malformed, "engine limits: of another size");
   EngineLimits limits;
   std::size_t at = 0;
   for (const LimitField& field : kLimitFields) {
-    const auto value = get_be<std::uint64_t>(bytes, sizeof(std::uint64_t) * at++);
+    if (at == bytes.size()) break;
+    const auto value = get_be<std::uint64_t>(bytes, at);
+    at += kField;
     if (value < field.least || value > field.most)
       return Error(ErrorCode::Malformed,
                    "engine limits: " + std::string(field.name) + " is out of its range");

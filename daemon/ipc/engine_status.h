@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What an engine tells of itself (Verb::Status): u64 each, in this order.
+// What an engine tells of itself (Verb::Status): u64 each, in this order. The list may grow at its end, and
+// an engine may be older or newer than the vtpmd that has taken it over: what is missing is 0, what is beyond
+// is ignored.
 #pragma once
 
 #include <vtpm/os/bytes.h>
@@ -20,8 +22,7 @@ struct EngineStatus {
   std::uint64_t nv_bytes = 0;   // of the permanent state
   std::uint64_t cancelled = 0;  // commands that a signal or a close has cancelled while they ran
 
-  static constexpr std::size_t kFields = 9;
-  static constexpr std::size_t kSize = kFields * sizeof(std::uint64_t);
+  static constexpr std::size_t kMaxSize = 512;  // bytes, of all versions to come
 };
 
 inline Bytes encode(const EngineStatus& s) {
@@ -32,15 +33,19 @@ inline Bytes encode(const EngineStatus& s) {
   return out;
 }
 
-// Another size: Malformed.
+// No list of u64: Malformed.
 inline Result<EngineStatus> decode_status(BytesView bytes) {
-  if (bytes.size() != EngineStatus::kSize)
+  constexpr std::size_t kField = sizeof(std::uint64_t);
+  if (bytes.size() % kField != 0 || bytes.size() > EngineStatus::kMaxSize)
     return Error(ErrorCode::Malformed, "engine status: of another size");
   EngineStatus s;
   std::size_t at = 0;
   for (auto* field : {&s.sequence, &s.commands, &s.busy_us, &s.throttled, &s.spaces, &s.swaps, &s.evictions,
-                      &s.nv_bytes, &s.cancelled})
-    *field = get_be<std::uint64_t>(bytes, sizeof(std::uint64_t) * at++);
+                      &s.nv_bytes, &s.cancelled}) {
+    if (at == bytes.size()) break;
+    *field = get_be<std::uint64_t>(bytes, at);
+    at += kField;
+  }
   return s;
 }
 
