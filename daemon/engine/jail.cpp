@@ -24,6 +24,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -37,6 +38,7 @@ namespace {
 // brings.
 constexpr rlim_t kMaxDescriptors = 192;
 static_assert(kMaxDescriptors >= 4 + 2 + kMaxNodes + kMaxConnections + kMaxMessageFds);
+static_assert(kMaxDescriptors <= kReceivedEnd);
 // The log may be a file, and it is the only file here: an engine does not fill the disk through it.
 constexpr rlim_t kMaxLogFile = 64 << 20;
 // Many times what one TPM needs: a leak ends the engine, not the host.
@@ -96,17 +98,30 @@ Result<> close_from(unsigned first) {
   return {};
 }
 
-Result<> add_row(scmp_filter_ctx filter, const SyscallRow& row, std::uint32_t action) {
-  std::array<scmp_arg_cmp, 2> tests{};
+// Adds the row with `instead` in the place of its received(), if it has that.
+Result<> add_rule(scmp_filter_ctx filter, const SyscallRow& row, std::uint32_t action,
+                  const ArgumentTest& instead = {}) {
+  std::array<scmp_arg_cmp, 3> comparisons{};
   unsigned count = 0;
-  for (const ArgumentTest& test : {row.test, row.also})
+  for (const ArgumentTest& of_row : row.tests()) {
+    const ArgumentTest& test = of_row.received ? instead : of_row;
     if (test.index >= 0)
-      tests[count++] = {static_cast<unsigned>(test.index), SCMP_CMP_MASKED_EQ, test.mask, test.value};
+      comparisons[count++] = {static_cast<unsigned>(test.index), SCMP_CMP_MASKED_EQ, test.mask, test.value};
+  }
   const int result =
-      ::seccomp_rule_add_array(filter, action, static_cast<int>(row.number), count, tests.data());
+      ::seccomp_rule_add_array(filter, action, static_cast<int>(row.number), count, comparisons.data());
   if (result != 0)
     return Error(ErrorCode::Unsupported,
                  "seccomp row " + std::to_string(row.number) + ": " + std::strerror(-result));
+  return {};
+}
+
+Result<> add_row(scmp_filter_ctx filter, const SyscallRow& row, std::uint32_t action) {
+  const auto tests = row.tests();
+  const auto received = std::ranges::find(tests, true, &ArgumentTest::received);
+  if (received == tests.end()) return add_rule(filter, row, action);
+  for (std::uint64_t first = kFirstReceived; first < kReceivedEnd; first *= 2)
+    VTPM_TRY_VOID(add_rule(filter, row, action, equals_but_for(received->index, first, first - 1)));
   return {};
 }
 

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <bit>
 #include <string_view>
 
 namespace vtpm::engine {
@@ -26,11 +27,13 @@ namespace vtpm::engine {
 inline constexpr unsigned kZygote = static_cast<unsigned>(Role::Zygote);
 inline constexpr unsigned kBoth = kZygote | static_cast<unsigned>(Role::Engine);
 
-// A row's condition: argument `index` & mask == value. index -1: no condition.
+// A row's condition: argument `index` & mask == value, or that argument is a descriptor that was received.
+// index -1: no condition.
 struct ArgumentTest {
   int index = -1;
   std::uint64_t mask = 0;
   std::uint64_t value = 0;
+  bool received = false;
 };
 constexpr ArgumentTest equals(int index, std::uint64_t value) {
   return {index, ~std::uint64_t{0}, value};
@@ -41,13 +44,30 @@ constexpr ArgumentTest equals_but_for(int index, std::uint64_t value, std::uint6
 constexpr ArgumentTest without(int index, std::uint64_t bits) {
   return {index, bits, 0};
 }
+constexpr ArgumentTest with(int index, std::uint64_t bits) {
+  return {index, bits, bits};
+}
+// A descriptor beyond kControlFd: neither the control socket nor the log, whose flags and position vtpmd and
+// all engines share.
+constexpr ArgumentTest received(int index) {
+  return {index, 0, 0, true};
+}
+// The numbers that those have, in ranges that one comparison of all 64 bits tells: 4-7, 8-15 and so on. (The
+// kernel looks at 32 bits of a descriptor: "greater than 3" of 64 would let descriptor 2 through.)
+inline constexpr std::uint64_t kFirstReceived = kControlFd + 1;
+inline constexpr std::uint64_t kReceivedEnd = 256;
+static_assert(std::has_single_bit(kFirstReceived) && std::has_single_bit(kReceivedEnd));
 
 struct SyscallRow {
   long number;
   unsigned roles;
   ArgumentTest test;
   std::string_view reason;
-  ArgumentTest also = {};  // a second condition
+  // Further conditions.
+  ArgumentTest also = {};
+  ArgumentTest besides = {};
+
+  constexpr std::array<ArgumentTest, 3> tests() const { return {test, also, besides}; }
 };
 
 // What fork_process() asks for: a process, nothing shared, no new namespace but perhaps one of pids.
@@ -60,30 +80,29 @@ inline constexpr std::array kSyscalls = {
     SyscallRow{SYS_poll, kBoth, {}, "waits for the control socket, devices and ended children"},
     SyscallRow{SYS_sched_yield, kBoth, {}, "an engine that looks for requests lets its client run first"},
     SyscallRow{SYS_restart_syscall, kBoth, {}, "a poll continues after SIGSTOP and SIGCONT, or a freezer"},
-    SyscallRow{SYS_recvmsg, kBoth, {}, "frames from vtpmd"},
-    SyscallRow{SYS_sendmsg, kBoth, {}, "frames to vtpmd"},
-    SyscallRow{SYS_read, kBoth, {}, "FUSE requests; commands from connections; the zygote's signalfd"},
+    SyscallRow{SYS_recvmsg, kBoth, equals(0, kControlFd), "frames from vtpmd"},
+    SyscallRow{SYS_sendmsg, kBoth, equals(0, kControlFd), "frames to vtpmd"},
+    SyscallRow{SYS_read, kBoth, received(0),
+               "FUSE requests; commands from connections; the zygote's signalfd"},
     SyscallRow{SYS_write, kBoth, {}, "FUSE replies; responses to connections; the log"},
     SyscallRow{SYS_accept4, kBoth, equals(3, SOCK_NONBLOCK | SOCK_CLOEXEC),
                "a client connects to a socket node; its address is not asked for", equals(1, 0)},
     SyscallRow{
         SYS_close, kBoth, {}, "a device whose mount is gone; a connection that is over; the zygote's copies"},
-    SyscallRow{SYS_fcntl, kBoth, equals(1, F_SETFL), "O_NONBLOCK on a device or listener that was received",
-               equals(2, O_NONBLOCK)},
+    SyscallRow{SYS_fcntl, kBoth, received(0), "O_NONBLOCK on a device or listener that was received",
+               equals(1, F_SETFL), equals(2, O_NONBLOCK)},
     SyscallRow{SYS_lseek, kBoth, equals(0, STDERR_FILENO),
-               "libtpms' messages: dprintf asks for the log's position", equals(1, 0)},
+               "libtpms' messages: dprintf asks for the log's position", equals(1, 0), equals(2, SEEK_CUR)},
     SyscallRow{SYS_exit_group, kBoth, {}, "the end"},
     // Memory. Nothing becomes executable.
     SyscallRow{SYS_brk, kBoth, {}, "malloc"},
-    SyscallRow{SYS_mmap, kBoth, without(2, PROT_EXEC), "malloc of large blocks"},
+    SyscallRow{SYS_mmap, kBoth, without(2, PROT_EXEC), "malloc of large blocks", with(3, MAP_ANONYMOUS)},
     SyscallRow{SYS_munmap, kBoth, {}, "free of large blocks"},
-    // The state of a durable TPM. Only descriptors that vtpmd passed are there to be read or written.
-    SyscallRow{SYS_pread64, kBoth, {}, "the slot files, read once at power-on"},
-    SyscallRow{SYS_pwrite64,
-               kBoth,
-               {},
+    // The state of a durable TPM.
+    SyscallRow{SYS_pread64, kBoth, received(0), "the slot files, read once at power-on"},
+    SyscallRow{SYS_pwrite64, kBoth, received(0),
                "a commit into a slot file; not write: the place must not depend on a position"},
-    SyscallRow{SYS_fdatasync, kBoth, {}, "a commit is on disk before its response leaves"},
+    SyscallRow{SYS_fdatasync, kBoth, received(0), "a commit is on disk before its response leaves"},
     SyscallRow{SYS_mlock, kBoth, equals(1, ipc::kStateKeySize), "the state key is not swapped out"},
     SyscallRow{SYS_munlock, kBoth, equals(1, ipc::kStateKeySize), "the state key is wiped"},
     // OpenSSL and libtpms.
@@ -122,7 +141,7 @@ inline constexpr std::array kKeeperSyscalls = {
     SyscallRow{SYS_clock_gettime, kKeeper, {}, "deadlines, where the vDSO cannot read the time"},
     SyscallRow{SYS_exit_group, kKeeper, {}, "the end"},
     SyscallRow{SYS_brk, kKeeper, {}, "malloc"},
-    SyscallRow{SYS_mmap, kKeeper, without(2, PROT_EXEC), "malloc of large blocks"},
+    SyscallRow{SYS_mmap, kKeeper, without(2, PROT_EXEC), "malloc of large blocks", with(3, MAP_ANONYMOUS)},
     SyscallRow{SYS_munmap, kKeeper, {}, "free of large blocks"},
     SyscallRow{SYS_mremap, kKeeper, {}, "realloc of large blocks"},
     SyscallRow{SYS_madvise, kKeeper, {}, "free gives pages back"},

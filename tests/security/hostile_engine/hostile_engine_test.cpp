@@ -11,6 +11,8 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
@@ -79,6 +81,13 @@ struct Fixture {
     check_neighbour();
     call(*daemon, "DELETE", "/v1/instances/" + id);
   }
+  // The open file that is vtpmd's standard error and all engines': its flags, O_APPEND among them.
+  std::string log_flags() const {
+    const auto info = read_file("/proc/" + std::to_string(daemon->pid()) + "/fdinfo/2", 4096);
+    REQUIRE(info);
+    const std::string text(as_text(*info));
+    return text.substr(text.find("flags:"), text.find("mnt_id:") - text.find("flags:"));
+  }
   std::size_t memory_kb() const {
     const auto status = read_file("/proc/" + std::to_string(daemon->pid()) + "/status", 65536);
     REQUIRE(status);
@@ -128,6 +137,31 @@ TEST_CASE_METHOD(Fixture, "hostile engine: no system call gets it out of the jai
   CHECK(place.log().find("SIGSYS") != std::string::npos);
 }
 
+TEST_CASE_METHOD(Fixture, "hostile engine: it does nothing to the log that it shares but to add to it") {
+  const std::string flags = log_flags();
+  const std::string written = place.log();
+  const std::vector<Try> tries = {
+      {"makes it block nobody and append no more", {SYS_fcntl, 2, F_SETFL, O_NONBLOCK}},
+      {"asks for its flags", {SYS_fcntl, 2, F_GETFL, 0}},
+      {"goes to its begin", {SYS_lseek, 2, 0, SEEK_SET}},
+      {"goes to its end", {SYS_lseek, 2, 0, SEEK_END}},
+      {"writes into it", {SYS_pwrite64, 2, 0, 0}},
+      {"reads what others wrote", {SYS_pread64, 2, 0, 0}},
+      {"reads on from its position", {SYS_read, 2, 0, 0}},
+      {"cuts it", {SYS_ftruncate, 2, 0, 0}},
+      {"maps it", {SYS_mmap, 0, 4096, PROT_READ | PROT_WRITE}},
+      {"locks it", {SYS_flock, 2, LOCK_EX, 0}},
+      {"has vtpmd wait for the disk", {SYS_fdatasync, 2, 0, 0}},
+      {"sends it a frame", {SYS_sendmsg, 2, 0, 0}},
+  };
+  for (const Try& one : tries) {
+    INFO(one.name);
+    check_fatal(order(Obey::Call, one.numbers));
+  }
+  CHECK(log_flags() == flags);
+  CHECK(place.log().starts_with(written));
+}
+
 TEST_CASE_METHOD(Fixture, "hostile engine: what it says is not believed, and ends it") {
   const auto descriptors = daemon->descriptors();
   for (const Obey lie : {Obey::WrongId, Obey::WrongVerb, Obey::NotReply, Obey::Oversize, Obey::NotFrame,
@@ -169,6 +203,6 @@ TEST_CASE_METHOD(Fixture, "hostile engine: all the memory and log that it can ha
   const std::string noisy = create(*daemon);
   (void)give(noisy, order(Obey::Log));
   check_neighbour();
-  CHECK(place.log().size() <= (std::size_t{64} << 20) + 65536);
+  CHECK(std::filesystem::file_size(place.directory / "log") <= (std::size_t{64} << 20) + 65536);
   check_fatal(order(Obey::Call, {SYS_socket, AF_UNIX, SOCK_STREAM, 0}));
 }
