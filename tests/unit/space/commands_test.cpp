@@ -73,7 +73,8 @@ TEST_CASE("commands: each, with handles of all kinds, leaves a neighbour's objec
   };
   for (const std::uint32_t tpma_cc : all_commands(fixture)) {
     const std::uint32_t code = tpma_cc & 0x2000ffff;
-    // ChangePPS and ChangeEPS, Clear: theirs is to flush. PP_Commands and the like are harmless.
+    // ChangePPS, ChangeEPS and Clear: theirs is to flush (contexts_test.cpp). PP_Commands and the like are
+    // harmless.
     if (code == 0x124 || code == 0x125 || code == 0x126) continue;
     for (int round = 0; round < 12; ++round) {
       (void)client(wire::create_primary(wire::kNull, "mine"));

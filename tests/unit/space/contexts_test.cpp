@@ -136,18 +136,28 @@ TEST_CASE("contexts: a session saved before there was a resource manager is give
   }
 }
 
-TEST_CASE("contexts: TPM2_Clear takes the owner's objects from every space, in the TPM or out of it") {
+TEST_CASE("contexts: what takes a hierarchy's objects takes them from every space, in the TPM or out of it") {
+  struct Taking {
+    const char* name;
+    std::uint32_t code, by, hierarchy;
+  };
+  const auto taking = GENERATE(Taking{"Clear", 0x126, wire::kLockout, kOwner},
+                               Taking{"ChangeEPS", 0x124, wire::kPlatform, wire::kEndorsement},
+                               Taking{"ChangePPS", 0x125, wire::kPlatform, wire::kPlatform});
+  INFO(taking.name);
   Fixture fixture;
   Client one(fixture), two(fixture);
   for (const char* name : {"a", "b", "c"}) {
-    (void)one.handle(wire::create_primary(kOwner, name));
+    (void)one.handle(wire::create_primary(taking.hierarchy, name));
     (void)two.handle(wire::create_primary(wire::kNull, name));
   }
+  // Each has been out and in again: its saved context is still known.
+  for (std::uint32_t i = 0; i < 3; ++i)
+    (void)one.public_of(0x80000000 + i);
   const Bytes kept = two.public_of(0x80000001);
-  REQUIRE(two.code(wire::command(0x126, {wire::kLockout}, {{}})) == 0);
+  REQUIRE(two.code(wire::command(taking.code, {taking.by}, {{}})) == 0);
   CHECK(one.handles(0x80000000).empty());
-  CHECK(one.code(wire::read_public(0x80000000)) ==
-        0x910);  // REFERENCE_H0, as of any object that is not there
+  CHECK(one.code(wire::read_public(0x80000000)) == 0x910);  // REFERENCE_H0, as of any that is not there
   CHECK(two.handles(0x80000000).size() == 3);
   CHECK(two.public_of(0x80000001) == kept);
 }
