@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Device nodes as programs see them: many open files at a time.
+#include "daemon/ipc/engine_limits.h"
 #include "tests/integration/fuse_node/served.h"
 
 #include <sys/epoll.h>
@@ -163,4 +164,41 @@ TEST_CASE("node: many processes at once all get their answers") {
     REQUIRE(::waitpid(pid, &status, 0) == pid);
     CHECK(status == 0);
   }
+}
+
+TEST_CASE("node: as many open files as the limit, the next is EBUSY, and a close makes room") {
+  REQUIRE_FUSE();
+  const Served served;
+  std::vector<UniqueFd> files;
+  for (std::size_t i = 0; i < ipc::EngineLimits{}.spaces; ++i) {
+    files.push_back(open_node(served.managed));
+    REQUIRE(files.back());
+  }
+  CHECK(error_of(open_node(served.managed).get()) == EBUSY);
+  CHECK(open_node(served.raw));
+  CHECK(code_of(ask(files.front(), get_random(8))) == 0);
+  files.pop_back();
+  const UniqueFd next = open_node(served.managed);
+  REQUIRE(next);
+  CHECK(code_of(ask(next, get_random(8))) == 0);
+}
+
+TEST_CASE("node: select(2) tells which have a response") {
+  REQUIRE_FUSE();
+  const Served served;
+  const UniqueFd one = open_node(served.managed), two = open_node(served.managed);
+  const auto readable = [&] {
+    fd_set set;
+    FD_ZERO(&set);
+    FD_SET(one.get(), &set);
+    FD_SET(two.get(), &set);
+    timeval at_once{};
+    REQUIRE(::select(std::max(one.get(), two.get()) + 1, &set, nullptr, nullptr, &at_once) >= 0);
+    return std::pair(bool(FD_ISSET(one.get(), &set)), bool(FD_ISSET(two.get(), &set)));
+  };
+  CHECK(readable() == std::pair(false, false));
+  REQUIRE(write_to(two, get_random(8)) == 12);
+  CHECK(readable() == std::pair(false, true));
+  CHECK(code_of(read_from(two)) == 0);
+  CHECK(readable() == std::pair(false, false));
 }
