@@ -9,7 +9,9 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <chrono>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -29,6 +31,35 @@ struct Wait {
   void no_longer_than(std::optional<Device::Time> time) {
     if (time) until = std::min(until.value_or(*time), *time);
   }
+};
+
+// What one look at the clients may cost a long command (long_command.h), all nodes together. The thread that
+// looks is the one that works: who asks for ever, in many threads, would else stop the TPM for everybody.
+// Whoever is not answered in this tick is in one of the next.
+class GlanceBudget {
+ public:
+  static constexpr unsigned kRequests = 64;
+  static constexpr std::chrono::microseconds kTime{400};  // a fifth of a tick
+
+  explicit GlanceBudget(std::size_t nodes) noexcept
+      : share_(std::max<unsigned>(1, kRequests / static_cast<unsigned>(std::max<std::size_t>(1, nodes)))) {}
+
+  // Whether a node from which `taken` requests were taken may take another. The first it may always: it is
+  // the kernel's oldest interrupt, if there is one, by which commands are cancelled. Async-signal-safe.
+  bool take(unsigned taken) noexcept {
+    if (taken >= share_ || (taken > 0 && Clock::now() >= end_)) return false;
+    ++taken_;
+    return true;
+  }
+  // By all nodes.
+  unsigned taken() const noexcept { return taken_; }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  const unsigned share_;
+  const Clock::time_point end_ = Clock::now() + kTime;
+  unsigned taken_ = 0;
 };
 
 class Endpoint {
@@ -52,7 +83,17 @@ class Endpoint {
   // Handles what has come from those who are there. Between wait_for() and handle(), too.
   virtual void catch_up() = 0;
   // Looks at what has come, in a signal handler while a command runs. Whether to cancel that command.
-  virtual bool glance(KeptRequests& kept) = 0;
+  virtual bool glance(KeptRequests& kept, GlanceBudget& budget) = 0;
 };
+
+// Has all of them glance, beginning with another each time that `first` is another. Whether to cancel the
+// command. Async-signal-safe.
+inline bool glance_at(std::span<const std::unique_ptr<Endpoint>> endpoints, std::size_t first,
+                      KeptRequests& kept, GlanceBudget& budget) {
+  bool cancel = false;
+  for (std::size_t i = 0; i < endpoints.size(); ++i)
+    cancel |= endpoints[(first + i) % endpoints.size()]->glance(kept, budget);
+  return cancel;
+}
 
 }  // namespace vtpm::engine

@@ -76,6 +76,7 @@ class Engine {
   std::vector<std::unique_ptr<Endpoint>> endpoints_;
   HaltPoll halt_poll_;
   std::unique_ptr<KeptRequests> kept_ = std::make_unique_for_overwrite<KeptRequests>();
+  std::size_t glances_ = 0;
   bool was_on_ = false;
   int exit_status_ = 0;
 };
@@ -134,10 +135,8 @@ void Engine::remove_gone() {
 // In a signal handler.
 bool Engine::look(void* engine) {
   auto& self = *static_cast<Engine*>(engine);
-  bool cancel = false;
-  for (const auto& endpoint : self.endpoints_)
-    cancel |= endpoint->glance(*self.kept_);
-  return cancel;
+  GlanceBudget budget(self.endpoints_.size());
+  return glance_at(self.endpoints_, self.glances_++, *self.kept_, budget);
 }
 
 bool Engine::refuse(std::string_view why) {

@@ -51,9 +51,9 @@ Result<> FuseMount::resume() {
   return Error(ErrorCode::Unsupported, "this kernel cannot resend what the dead engine left (Linux 6.9 can)");
 }
 
-bool FuseMount::glance(KeptRequests& kept) {
+bool FuseMount::glance(KeptRequests& kept, GlanceBudget& budget) {
   bool cancel = false;
-  while (!gone_) {
+  for (unsigned taken = 0; !gone_ && budget.take(taken); ++taken) {
     const auto room = kept.room();
     if (room.size() < kFuseBuffer) break;
     const ssize_t n = ::read(fuse_.get(), room.data(), room.size());
@@ -62,8 +62,10 @@ bool FuseMount::glance(KeptRequests& kept) {
       if (errno != EAGAIN) lose(errno);
       break;
     }
-    const auto found = session_.glance(room.first(static_cast<std::size_t>(n)));
-    if (found != FuseSession::Glance::Answered) kept.keep(*this, static_cast<std::size_t>(n));
+    const BytesView request = room.first(static_cast<std::size_t>(n));
+    const auto found = session_.glance(request);
+    if (found != FuseSession::Glance::Answered)
+      kept.keep(*this, request.size(), FuseSession::closes(request));
     cancel |= found == FuseSession::Glance::Cancel;
   }
   return cancel;

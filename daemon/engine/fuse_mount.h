@@ -34,7 +34,7 @@ class FuseMount final : public Endpoint, private FuseChannel {
   void wait_for(Wait& wait) override { wait.polled.push_back({fuse_.get(), POLLIN, 0}); }
   void handle(std::span<const pollfd> polled, bool all) override;
   void catch_up() override { read_requests(true); }
-  bool glance(KeptRequests& kept) override;
+  bool glance(KeptRequests& kept, GlanceBudget& budget) override;
 
  private:
   bool send(BytesView frame) override;

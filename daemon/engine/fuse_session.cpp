@@ -110,6 +110,11 @@ FuseSession::Glance FuseSession::glance(BytesView bytes) {
   }
 }
 
+bool FuseSession::closes(BytesView bytes) noexcept {
+  const auto head = as<fuse_in_header>(bytes);
+  return head && head->opcode == FUSE_RELEASE;
+}
+
 bool FuseSession::resume() {
   parallel_ = true;  // a kernel that resends does
   if (!send(kNotifyResend, 0, {})) return false;

@@ -109,6 +109,8 @@ class FuseSession final : private FuseReplies {
     Cancel,  // likewise, and cancel the command
   };
   Glance glance(BytesView request);
+  // Whether it is the last request of an open file. Async-signal-safe.
+  static bool closes(BytesView request) noexcept;
 
  private:
   struct Request;

@@ -17,6 +17,7 @@ class KeptRequests {
     FuseMount* mount;
     std::size_t offset;
     std::size_t size;
+    bool close;
   };
 
   // Where the next request may be read to; empty when there is no place. Async-signal-safe, as is keep().
@@ -24,22 +25,23 @@ class KeptRequests {
     if (count_ == requests_.size()) return {};
     return std::span(bytes_).subspan(used_);
   }
-  // Keeps the first `size` bytes of room().
-  void keep(FuseMount& mount, std::size_t size) noexcept {
-    requests_[count_++] = {&mount, used_, size};
+  // Keeps the first `size` bytes of room(). `close`: the end of an open file.
+  void keep(FuseMount& mount, std::size_t size, bool close) noexcept {
+    requests_[count_++] = {&mount, used_, size, close};
     used_ += size;
     used_ += -used_ % 8;
   }
 
   // Calls handle(FuseMount&, BytesView) for each in the order of their coming, and forgets them. Whether
-  // there were any.
+  // there were any. Closes come first: the nodes are read one after the other, so that an open of one may
+  // stand before the close of another that made room for it. Nothing of a file comes before its own close.
   template <class Handle>
   bool work_off(Handle handle) {
     if (count_ == 0) return false;
-    for (std::size_t i = 0; i < count_; ++i) {
-      const auto& request = requests_[i];
-      handle(*request.mount, std::span<const std::uint8_t>(bytes_).subspan(request.offset, request.size));
-    }
+    for (const bool close : {true, false})
+      for (const auto& request : std::span(requests_).first(count_))
+        if (request.close == close)
+          handle(*request.mount, std::span<const std::uint8_t>(bytes_).subspan(request.offset, request.size));
     count_ = used_ = 0;
     return true;
   }

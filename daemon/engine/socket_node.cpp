@@ -41,7 +41,8 @@ void SocketNode::catch_up() {
   }
 }
 
-bool SocketNode::glance(KeptRequests&) {
+// Takes nothing: it looks at one connection, that whose command runs.
+bool SocketNode::glance(KeptRequests&, GlanceBudget&) {
   return std::ranges::any_of(connections_, [](const auto& connection) { return connection->cancels(); });
 }
 

@@ -30,7 +30,7 @@ class SocketNode final : public Endpoint {
   void wait_for(Wait& wait) override;
   void handle(std::span<const pollfd> polled, bool all) override;
   void catch_up() override;
-  bool glance(KeptRequests& kept) override;
+  bool glance(KeptRequests& kept, GlanceBudget& budget) override;
 
  private:
   bool has_room() const { return count_ < kMaxConnections && device_.has_room(kind_); }

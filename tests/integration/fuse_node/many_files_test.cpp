@@ -50,6 +50,39 @@ TEST_CASE("node: a second open of a raw node is EBUSY until the last close") {
   }
 }
 
+TEST_CASE("node: the close of a raw node is seen by the others' opens while a long command runs, too") {
+  REQUIRE_FUSE();
+  const Served served;
+  Place later;
+  REQUIRE(served.engine.link->serve(NodeKind::Raw, later.mount()));
+  std::atomic<bool> stop{false};
+  std::atomic<bool> ok{true};
+  std::thread maker([&] {
+    const UniqueFd fd = open_node(served.managed);
+    for (u32 i = 0; !stop; ++i) {
+      const Bytes key = create_rsa_primary(kOwner, 2048, i);
+      u8 response[4096];
+      if (::write(fd.get(), key.data(), key.size()) < 0) ok = false;
+      if (::read(fd.get(), response, sizeof response) < 14) ok = false;
+      const Bytes remove = command(0x165, Writer().add(handle_in(BytesView(response, 14))));
+      if (::write(fd.get(), remove.data(), remove.size()) < 0) ok = false;
+      if (::read(fd.get(), response, sizeof response) != 10) ok = false;
+    }
+  });
+  int refused = 0;
+  for (int i = 0; i < 40; ++i) {
+    UniqueFd fd = open_node(later);  // its answer comes between two keys
+    refused += fd ? 0 : 1;
+    fd.reset();
+    fd = open_node(served.raw);
+    refused += fd ? 0 : 1;
+  }
+  stop = true;
+  maker.join();
+  CHECK(refused == 0);
+  CHECK(ok);
+}
+
 TEST_CASE("node: with O_NONBLOCK a command is taken at once, and poll tells when its response is there") {
   REQUIRE_FUSE();
   const Served served;
