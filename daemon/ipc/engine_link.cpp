@@ -2,6 +2,7 @@
 #include "daemon/ipc/engine_link.h"
 
 #include "daemon/ipc/frame.h"
+#include "daemon/ipc/passed.h"
 
 #include <vtpm/os/secret.h>
 
@@ -47,7 +48,8 @@ Result<UniqueFd> EngineLink::duplicate() {
 
 Result<> EngineLink::take_over() {
   const std::lock_guard lock(mutex_);
-  const Deadline deadline = after(kEngineDeadline);
+  Deadline deadline = after(kEngineDeadline);
+  if (total_) deadline = std::min(*deadline, *total_);
   auto in_step = [&]() -> Result<> {
     // Where the other process's ids were is not known: the answer must not be one of its own.
     VTPM_TRY(const Secret start, Secret::random(sizeof next_id_));
@@ -57,6 +59,7 @@ Result<> EngineLink::take_over() {
       VTPM_TRY(const Transfer received, receive_transfer(socket_.get(), deadline));
       if (!received.head.reply) return Error(ErrorCode::Malformed, "engine frame: a request to vtpmd");
       if (received.head.verb == Verb::Status && received.head.id == next_id_) return {};
+      if (passed(deadline)) return Error(ErrorCode::Timeout, "the engine sends, but not the answer");
     }
   }();
   if (!in_step) socket_.reset();

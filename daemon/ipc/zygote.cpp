@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/ipc/engine_link.h"
 #include "daemon/ipc/engine_program.h"
+#include "daemon/ipc/passed.h"
 
 #include <vtpm/os/process.h>
 
@@ -80,6 +81,7 @@ Result<Transfer> Zygote::receive(Deadline deadline) {
     if (transfer.head.reply) return transfer;
     if (transfer.head.verb != Verb::Exited) return Error(ErrorCode::Malformed, "zygote frame: not an event");
     keep_exit(transfer);
+    if (passed(deadline)) return Error(ErrorCode::Timeout, "the zygote sends, but not the answer");
   }
 }
 
@@ -103,7 +105,7 @@ Result<SpawnedEngine> Zygote::spawn() {
 std::optional<EngineExit> Zygote::exit_of(pid_t pid, std::chrono::milliseconds wait) {
   const std::lock_guard lock(mutex_);
   const Deadline deadline = after(wait);
-  for (;;) {
+  for (bool late = false;;) {
     const auto exit =
         std::find_if(exits_.begin(), exits_.end(), [pid](const EngineExit& e) { return e.pid == pid; });
     if (exit != exits_.end()) {
@@ -111,16 +113,19 @@ std::optional<EngineExit> Zygote::exit_of(pid_t pid, std::chrono::milliseconds w
       exits_.erase(exit);
       return found;
     }
+    if (late) return std::nullopt;
     auto event = receive_transfer(socket_.get(), deadline);
     if (!event || event->head.verb != Verb::Exited) return std::nullopt;
     keep_exit(*event);
+    late = passed(deadline);
   }
 }
 
 std::optional<std::deque<EngineExit>> Zygote::childless() {
   const std::unique_lock lock(mutex_, std::try_to_lock);
   if (!lock) return std::nullopt;
-  for (;;) {
+  for (std::size_t events = 0;; ++events) {
+    if (events > kMaxExits) return std::nullopt;  // more than it can have had
     const auto event = receive_transfer(socket_.get(), after(std::chrono::milliseconds(0)));
     if (!event && event.error().kind() != ErrorCode::Timeout) return std::move(exits_);  // it is gone itself
     if (!event) break;

@@ -5,6 +5,7 @@
 #include "tests/support/catch_result.h"
 
 #include <catch2/catch.hpp>
+#include <fcntl.h>
 #include <sys/wait.h>
 
 #include <functional>
@@ -97,6 +98,20 @@ TEST_CASE("engine link: an error reply has its code and text") {
            as_bytes("why"));
   });
   CHECK(outcome.error == ErrorCode::Corrupt);
+}
+
+TEST_CASE("engine link: one that says much, but not the answer, is not listened to beyond the deadline") {
+  auto pair = std::move(*make_seqpacket_pair());
+  const UniqueFd same(::fcntl(pair.first.get(), F_DUPFD_CLOEXEC, 3));
+  EngineLink link(std::move(pair.first));
+  const Bytes stale = encode({Verb::Transmit, true, false, 1, 0}, {});
+  for (int i = 0; i < 20; ++i)
+    REQUIRE(send_message(pair.second.get(), stale));
+  link.set_deadline(after(std::chrono::milliseconds(-1)));
+  const auto taken = link.take_over();
+  REQUIRE_FALSE(taken);
+  CHECK(taken.error().kind() == ErrorCode::Timeout);
+  CHECK(receive_transfer(same.get(), after(std::chrono::milliseconds(0))));  // there was more
 }
 
 TEST_CASE("engine exit: statuses are described") {
