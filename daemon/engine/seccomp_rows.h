@@ -143,16 +143,14 @@ inline constexpr std::array kKeeperSyscalls = {
     SyscallRow{SYS_brk, kKeeper, {}, "malloc"},
     SyscallRow{SYS_mmap, kKeeper, without(2, PROT_EXEC), "malloc of large blocks", with(3, MAP_ANONYMOUS)},
     SyscallRow{SYS_munmap, kKeeper, {}, "free of large blocks"},
-    SyscallRow{SYS_mremap, kKeeper, {}, "realloc of large blocks"},
-    SyscallRow{SYS_madvise, kKeeper, {}, "free gives pages back"},
 };
 
 // Calls that are answered EPERM instead of killing the process, since their caller goes on without them.
 inline constexpr std::array kRefusedSyscalls = {
     SyscallRow{SYS_newfstatat, kBoth, {}, "libtpms' messages: dprintf asks what kind of file the log is"},
     SyscallRow{SYS_fstat, kBoth, {}, "likewise, with other versions of glibc"},
-    SyscallRow{SYS_mremap, kBoth, {}, "realloc of large blocks: glibc then copies them"},
-    SyscallRow{SYS_madvise, kBoth, {}, "free would give pages back"},
+    SyscallRow{SYS_mremap, kBoth | kKeeper, {}, "realloc of large blocks: glibc then copies them"},
+    SyscallRow{SYS_madvise, kBoth | kKeeper, {}, "free would give pages back"},
 };
 
 #ifdef __SANITIZE_ADDRESS__
