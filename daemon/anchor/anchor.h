@@ -10,6 +10,7 @@
 #include <vtpm/os/secret.h>
 #include <vtpm/tpm/attest.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <set>
@@ -63,10 +64,12 @@ class Anchor {
   virtual Result<> close() = 0;
 };
 
+// A new engine, not powered on.
+using SpawnEngine = std::function<Result<ipc::SpawnedEngine>()>;
+
 // Opens the TPM and its AK: created at first use, kept at a persistent handle with a random auth value in
 // anchor.json. An AK that is gone or differs from anchor.json is Corrupt, with what to do: never re-created
-// silently. `zygote` is used for the embedded anchor only, which borrows it
-// for its life.
-Result<std::unique_ptr<Anchor>> open_anchor(const AnchorConfig& config, ipc::Zygote& zygote);
+// silently. `spawn` makes the engine of an embedded anchor, at every connection.
+Result<std::unique_ptr<Anchor>> open_anchor(const AnchorConfig& config, SpawnEngine spawn);
 
 }  // namespace vtpm::anchor

@@ -22,9 +22,9 @@ class Connection {
 
 std::unique_ptr<Connection> tcti_connection(std::string tcti);
 
-// An engine with its permanent state in state_dir/embedded-tpm.state (FORMATS.md). `zygote` is borrowed for
-// the connection's life. Damaged state, or none although anchor.json is there: connect() is Corrupt.
-std::unique_ptr<Connection> embedded_connection(std::string state_dir, ipc::Zygote& zygote);
+// An engine with its permanent state in state_dir/embedded-tpm.state (FORMATS.md). Damaged state, or none
+// although anchor.json is there: connect() is Corrupt.
+std::unique_ptr<Connection> embedded_connection(std::string state_dir, SpawnEngine spawn);
 
 std::string embedded_state_path(const std::string& state_dir);
 

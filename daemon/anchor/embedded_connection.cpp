@@ -35,8 +35,8 @@ Result<Bytes> unwrap(const std::string& path, const Bytes& file) {
 
 class EmbeddedConnection final : public Connection {
  public:
-  EmbeddedConnection(std::string state_dir, ipc::Zygote& zygote)
-      : state_dir_(std::move(state_dir)), path_(embedded_state_path(state_dir_)), zygote_(zygote) {}
+  EmbeddedConnection(std::string state_dir, SpawnEngine spawn)
+      : state_dir_(std::move(state_dir)), path_(embedded_state_path(state_dir_)), spawn_(std::move(spawn)) {}
 
   log::AnchorKind kind() const noexcept override { return log::AnchorKind::Embedded; }
   Result<std::unique_ptr<tss::Esys>> connect() override;
@@ -49,7 +49,7 @@ class EmbeddedConnection final : public Connection {
 
   std::string state_dir_;
   std::string path_;
-  ipc::Zygote& zygote_;
+  SpawnEngine spawn_;
   std::optional<ipc::SpawnedEngine> engine_;
 };
 
@@ -84,7 +84,7 @@ bool refuses_state(const Error& error) {
 Result<std::unique_ptr<tss::Esys>> EmbeddedConnection::connect() {
   engine_.reset();  // an engine without a link ends
   VTPM_TRY(const Bytes permanent, load());
-  VTPM_TRY(engine_, zygote_.spawn());
+  VTPM_TRY(engine_, spawn_());
   auto esys = start_tpm(permanent);
   if (!esys) {
     const bool state_refused = !permanent.empty() && refuses_state(esys.error());
@@ -119,8 +119,8 @@ std::string embedded_state_path(const std::string& state_dir) {
   return state_dir + "/embedded-tpm.state";
 }
 
-std::unique_ptr<Connection> embedded_connection(std::string state_dir, ipc::Zygote& zygote) {
-  return std::make_unique<EmbeddedConnection>(std::move(state_dir), zygote);
+std::unique_ptr<Connection> embedded_connection(std::string state_dir, SpawnEngine spawn) {
+  return std::make_unique<EmbeddedConnection>(std::move(state_dir), std::move(spawn));
 }
 
 }  // namespace vtpm::anchor

@@ -54,7 +54,7 @@ void Zygotes::start_next() {
 // The lock is held.
 std::vector<Zygotes::Shared> Zygotes::take_childless() {
   std::vector<Shared> childless;
-  for (std::size_t i = zygotes_.size() - 1; i-- > 1;) {  // neither the first nor the one in use
+  for (std::size_t i = zygotes_.size() - 1; i-- > 0;) {  // not the one in use
     const Shared zygote = zygotes_[i];
     const auto exits = zygote->childless();
     if (!exits) continue;
@@ -118,6 +118,11 @@ std::optional<EngineExit> Zygotes::exit_of(pid_t pid, std::chrono::milliseconds 
   of_.erase(pid);
   childless = take_childless();
   return exit;
+}
+
+std::shared_ptr<Zygote> Zygotes::newest() {
+  const std::lock_guard lock(mutex_);
+  return zygotes_.back();
 }
 
 std::size_t Zygotes::alive() {

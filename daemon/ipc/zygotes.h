@@ -32,8 +32,8 @@ class Zygotes {
   Result<SpawnedEngine> spawn();
   // Zygote::exit_of, whichever zygote's the engine was.
   std::optional<EngineExit> exit_of(pid_t pid, std::chrono::milliseconds wait);
-  // The first: it lives as long as this object.
-  Zygote& first() noexcept { return *zygotes_.front(); }
+  // The one in use.
+  std::shared_ptr<Zygote> newest();
   // How many there are now, and how many there have been.
   std::size_t alive();
   std::size_t started();
@@ -55,7 +55,7 @@ class Zygotes {
   std::size_t forks_each_;
 
   std::mutex mutex_;              // guards what follows
-  std::vector<Shared> zygotes_;   // the first, older ones with engines, the one in use
+  std::vector<Shared> zygotes_;   // older ones with engines, the one in use
   std::map<pid_t, Shared> of_;    // whose an engine is that nobody has asked about yet
   std::deque<EngineExit> exits_;  // not yet asked for, of zygotes that are gone
   std::size_t forks_ = 0;         // of the one in use

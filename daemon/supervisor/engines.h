@@ -72,8 +72,10 @@ class Engines {
   std::string how_it_ended(pid_t pid);
   // An engine of an earlier vtpmd's zygote: nobody tells how it ends.
   void took_over(pid_t pid);
-  // A zygote for the anchor's own engine; valid as long as this object.
-  ipc::Zygote& zygote() noexcept { return zygotes_->first(); }
+  // An engine of nobody's, for the anchor: not powered on.
+  Result<ipc::SpawnedEngine> spawn() { return zygotes_->spawn(); }
+  // What the engines' jail has here (ipc::kJail* bits).
+  std::uint32_t jail() { return zygotes_->newest()->jail(); }
 
  private:
   explicit Engines(std::unique_ptr<ipc::Zygotes> zygotes) : zygotes_(std::move(zygotes)) {}

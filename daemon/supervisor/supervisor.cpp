@@ -208,7 +208,7 @@ Result<Ground> prepare(const Options& options) {
   VTPM_TRY(ground.engines, Engines::start(options.engine));
   VTPM_TRY(ground.keeper, Keeper::start(options.engine, options.runtime_dir));
   VTPM_TRY(ground.left, match(*ground.store, *ground.keeper));
-  auto anchor = anchor::open_anchor(config, ground.engines->zygote());
+  auto anchor = anchor::open_anchor(config, [&engines = *ground.engines] { return engines.spawn(); });
   if (!anchor) return anchor.error().within("the anchor cannot be opened");
   ground.anchor = std::move(*anchor);
   VTPM_TRY(ground.host_start, log_start(*ground.store, *ground.anchor, options, ground.left));
@@ -258,7 +258,7 @@ class Daemon {
                  registry_,    instances_,
                  attestation_, epochs_,
                  events_,      *ground.store,
-                 workers_,     ground.engines->zygote().jail()},
+                 workers_,     ground.engines->jail()},
         http_(context_),
         attach_(ground.rules, options.max_instances_per_user, workers_, registry_, instances_),
         http_listener_(executor_, std::move(sockets.http), "vtpmd.sock",

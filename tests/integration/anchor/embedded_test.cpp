@@ -24,11 +24,14 @@ struct Host {
   std::unique_ptr<ipc::Zygote> zygote =
       std::move(ipc::Zygote::start(VTPM_BIN_DIR "/vtpm-engine", STDERR_FILENO).value());
 
+  SpawnEngine spawn() {
+    return [this] { return zygote->spawn(); };
+  }
   Result<std::unique_ptr<Anchor>> open() {
     AnchorConfig config;
     config.embedded = true;
     config.state_dir = state.path();
-    return open_anchor(config, *zygote);
+    return open_anchor(config, spawn());
   }
   std::string state_path() const { return embedded_state_path(state.path()); }
 };
@@ -165,8 +168,8 @@ TEST_CASE("anchor: embedded and a TCTI together, or neither, is a mistake in the
   Host host;
   AnchorConfig config;
   config.state_dir = host.state.path();
-  CHECK(open_anchor(config, *host.zygote).error().kind() == ErrorCode::Configuration);
+  CHECK(open_anchor(config, host.spawn()).error().kind() == ErrorCode::Configuration);
   config.embedded = true;
   config.tcti = "device:/dev/tpmrm0";
-  CHECK(open_anchor(config, *host.zygote).error().kind() == ErrorCode::Configuration);
+  CHECK(open_anchor(config, host.spawn()).error().kind() == ErrorCode::Configuration);
 }
