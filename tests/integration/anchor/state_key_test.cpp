@@ -5,6 +5,7 @@
 
 #include "tests/integration/anchor/fixture.h"
 
+#include <vtpm/os/encoding.h>
 #include <vtpm/os/file.h>
 
 #include <sys/stat.h>
@@ -49,6 +50,29 @@ Result<> extend(tss::Esys& esys, unsigned pcr) {
     return Esys_PCR_Extend(context, ESYS_TR_PCR0 + pcr, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE,
                            &values);
   });
+}
+
+// Of the recorded sealed object: TPMT_PUBLIC; and where its storage key is.
+struct Recorded {
+  Bytes public_area;
+  std::uint32_t parent_handle;
+};
+Recorded recorded(const Machine& machine) {
+  const std::string text(as_text(read_file(anchor::sealed_key_path(machine.state_dir()), 8192).value()));
+  const auto after = [&](std::string_view name) {
+    const auto at = text.find(name);
+    REQUIRE(at != std::string::npos);
+    return text.substr(at + name.size());
+  };
+  const std::string area = after("\"public\":\"");
+  return {from_hex(area.substr(0, area.find('"'))).value(),
+          static_cast<std::uint32_t>(std::stoul(after("\"parent_handle\":")))};
+}
+
+// Of a TPM2_StartAuthSession: whether its keys are salted to a key of the TPM.
+bool is_salted(BytesView command) {
+  const std::size_t nonce = get_be<std::uint16_t>(command, 18);
+  return get_be<std::uint32_t>(command, 10) != TPM2_RH_NULL && get_be<std::uint16_t>(command, 20 + nonce) > 0;
 }
 
 bool contains(BytesView bytes, BytesView part) {
@@ -96,7 +120,12 @@ TEST_CASE("state key: it never crosses the bus in the clear") {
   REQUIRE_SWTPM();
   Machine machine;
   Bytes traffic;
-  machine.intercept = [&](TPM2_CC, BytesView command) -> std::optional<Result<Bytes>> {
+  std::size_t sessions = 0;
+  machine.intercept = [&](TPM2_CC code, BytesView command) -> std::optional<Result<Bytes>> {
+    if (code == TPM2_CC_StartAuthSession) {
+      ++sessions;
+      CHECK(is_salted(command));  // or who listens knows the keys that it is encrypted with
+    }
     auto response = machine.transmit(command);
     put(traffic, command);
     if (response) put(traffic, *response);
@@ -104,8 +133,40 @@ TEST_CASE("state key: it never crosses the bus in the clear") {
   };
   const Bytes key = key_of(machine);
   CHECK(key_of(machine) == key);
+  CHECK(sessions >= 2);
   CHECK(traffic.size() > 1000);
   CHECK_FALSE(contains(traffic, key));
+}
+
+TEST_CASE("state key: a storage key that the bus puts in the place of ours gets no salt") {
+  REQUIRE_SWTPM();
+  Machine machine;
+  Machine other;
+  key_of(machine);
+  key_of(other);
+  const std::uint32_t handle = recorded(machine).parent_handle;
+  REQUIRE(recorded(other).parent_handle == handle);
+  bool begun = false;
+  machine.intercept = [&](TPM2_CC code, BytesView command) -> std::optional<Result<Bytes>> {
+    begun = begun || code == TPM2_CC_StartAuthSession;
+    if (code == TPM2_CC_ReadPublic && get_be<std::uint32_t>(command, 10) == handle)
+      return other.transmit(command);
+    return std::nullopt;
+  };
+  CHECK(refusal(machine, machine.config()).kind() == ErrorCode::Corrupt);
+  CHECK_FALSE(begun);
+}
+
+TEST_CASE("state key: the sealed object is as FORMATS.md has it") {
+  REQUIRE_SWTPM();
+  Machine machine;
+  const bool to_pcrs = GENERATE(true, false);
+  key_of(machine, to_pcrs ? sealed_to(machine, {7}) : machine.config());
+  const Bytes area = recorded(machine).public_area;
+  CHECK(get_be<std::uint16_t>(area, 0) == TPM2_ALG_KEYEDHASH);
+  CHECK(get_be<std::uint32_t>(area, 4) == (TPMA_OBJECT_FIXEDTPM | TPMA_OBJECT_FIXEDPARENT | TPMA_OBJECT_NODA |
+                                           (to_pcrs ? 0 : TPMA_OBJECT_USERWITHAUTH)));
+  CHECK(get_be<std::uint16_t>(area, 8) == (to_pcrs ? 32 : 0));  // authPolicy
 }
 
 TEST_CASE("state key: a damaged file is Corrupt and kept, and no other key is made") {

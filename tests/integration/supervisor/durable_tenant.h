@@ -89,4 +89,19 @@ inline bool has(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
 }
 
+inline std::vector<std::string> slots_of(const Place& place, const std::string& id) {
+  return {place.state() + "/instances/" + id + "/slot-a", place.state() + "/instances/" + id + "/slot-b"};
+}
+inline std::vector<Bytes> contents(const std::vector<std::string>& files) {
+  std::vector<Bytes> found;
+  for (const auto& file : files)
+    found.push_back(read_file(file, 1 << 21).value());
+  return found;
+}
+// In place, so that owner and mode stay.
+inline void overwrite(const std::string& file, BytesView content) {
+  const UniqueFd fd(::open(file.c_str(), O_WRONLY | O_TRUNC | O_CLOEXEC));
+  REQUIRE(write_all(fd.get(), content));
+}
+
 }  // namespace vtpm::test

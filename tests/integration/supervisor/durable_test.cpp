@@ -19,21 +19,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-std::vector<std::string> slots_of(const Place& place, const std::string& id) {
-  return {place.state() + "/instances/" + id + "/slot-a", place.state() + "/instances/" + id + "/slot-b"};
-}
-std::vector<Bytes> contents(const std::vector<std::string>& files) {
-  std::vector<Bytes> found;
-  for (const auto& file : files)
-    found.push_back(read_file(file, 1 << 21).value());
-  return found;
-}
-// In place, so that owner and mode stay.
-void overwrite(const std::string& file, BytesView content) {
-  const UniqueFd fd(::open(file.c_str(), O_WRONLY | O_TRUNC | O_CLOEXEC));
-  REQUIRE(write_all(fd.get(), content));
-}
-
 std::string problem(const Daemon& daemon, std::string_view method, std::string_view target,
                     std::string_view body = {}) {
   const auto answer = daemon.client().send(method, target, body);
@@ -259,46 +244,6 @@ TEST_CASE("durable: damage of both slots is reported with the files' names, and 
     overwrite(slots_of(place, id)[i], sound[i]);
   CHECK(create(*daemon, kKeep) == id);
   CHECK(state(*daemon, id) == "running");
-}
-
-TEST_CASE("durable: state that was put back to an older one is refused by name") {
-  if (!is_root_with_fuse()) VTPM_SKIP("needs root and /dev/fuse");
-  const Place place;
-  std::string id;
-  std::vector<Bytes> old;
-  for (int run = 0; run < 2; ++run) {
-    const auto daemon = Daemon::start(place);
-    REQUIRE(daemon->ready());
-    if (run == 0) id = create(*daemon, kKeep);
-    REQUIRE(becomes(*daemon, id, "running"));
-    {
-      Tenant tenant(place, id);
-      if (run == 0) tenant.define();
-      tenant.store(static_cast<u8>(run));
-    }
-    CHECK(daemon->stop(SIGTERM) == 0);
-    if (run == 0) old = contents(slots_of(place, id));
-  }
-  const bool newest_alone = GENERATE(true, false);  // one slot torn, the other older than was anchored
-  if (newest_alone) {
-    const auto sequence = [](const Bytes& slot) { return get_be<std::uint64_t>(slot, 16); };
-    const auto now = contents(slots_of(place, id));
-    const std::size_t newest = sequence(now[0]) > sequence(now[1]) ? 0 : 1;
-    overwrite(slots_of(place, id)[newest], Bytes(100, 0));
-  } else {
-    for (std::size_t i = 0; i < old.size(); ++i)
-      overwrite(slots_of(place, id)[i], old[i]);
-  }
-  const auto before = contents(slots_of(place, id));
-  const auto daemon = Daemon::start(place);
-  INFO(place.log());
-  REQUIRE(daemon->ready());
-  REQUIRE(becomes(*daemon, id, "failed"));
-  const std::string reason = show(*daemon, id)["reason"];
-  INFO(reason);
-  CHECK(has(reason, "rolled back"));
-  CHECK(has(reason, place.state() + "/instances/" + id));
-  CHECK(contents(slots_of(place, id)) == before);
 }
 
 TEST_CASE(
