@@ -5,13 +5,17 @@
 #include "tests/security/hostile_engine/orders.h"
 
 #include <poll.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
+#include <optional>
+#include <string_view>
 
 namespace {
 
@@ -98,10 +102,29 @@ void lie(Obey order, ipc::FrameHead head) {
   send_raw(ipc::encode(head, answer));
 }
 
-void obey(BytesView order, std::uint32_t id) {
-  const auto what = static_cast<Obey>(order[0]);
-  const ipc::FrameHead head{ipc::Verb::Transmit, true, false, id, 0};
+struct Later {
+  std::uint32_t verb;
+  Obey what;
+};
+
+std::optional<Later> from_name() {
+  // From the kernel: the zygote has no /proc/self/exe to ask once it is jailed.
+  const std::string_view name(reinterpret_cast<const char*>(::getauxval(AT_EXECFN)));
+  const auto at = name.rfind("later-");
+  if (at == std::string_view::npos) return {};
+  char* end = nullptr;
+  const auto verb = static_cast<std::uint32_t>(std::strtoul(name.data() + at + 6, &end, 10));
+  return Later{verb, static_cast<Obey>(std::strtoul(end + 1, nullptr, 10))};
+}
+
+std::optional<Later> later = from_name();
+
+void obey(Obey what, BytesView order, const ipc::FrameHead& request) {
+  const ipc::FrameHead head{request.verb, true, false, request.id, 0};
   switch (what) {
+    case Obey::Later:
+      later = Later{number_at(order, 0), static_cast<Obey>(number_at(order, 1))};
+      return;
     case Obey::Call:
       (void)::syscall(number_at(order, 0), number_at(order, 1), number_at(order, 2), number_at(order, 3), 0);
       return;
@@ -127,12 +150,16 @@ void obey(BytesView order, std::uint32_t id) {
 
 extern "C" ssize_t recvmsg(int socket, msghdr* message, int flags) {
   const ssize_t size = ::syscall(SYS_recvmsg, socket, message, flags);
-  if (size < 40) return size;
+  if (size < 0) return size;
   const BytesView received(static_cast<const std::uint8_t*>(message->msg_iov[0].iov_base),
                            std::min(static_cast<std::size_t>(size), message->msg_iov[0].iov_len));
   const auto found = std::search(received.begin(), received.end(), test::kObey.begin(), test::kObey.end());
   const auto at = static_cast<std::size_t>(found - received.begin()) + test::kObey.size();
   const auto frame = ipc::decode(received);
-  if (frame && at + 17 <= received.size()) obey(received.subspan(at), frame->head.id);
+  if (!frame) return size;
+  if (at + 17 <= received.size())
+    obey(static_cast<Obey>(received[at]), received.subspan(at), frame->head);
+  else if (later && later->verb == static_cast<std::uint32_t>(frame->head.verb))
+    obey(later->what, {}, frame->head);
   return size;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A compromised engine inside its real jail, under a real vtpmd: whatever it tries fails, and only its own
 // instance suffers.
+#include "daemon/ipc/frame.h"
 #include "tests/integration/supervisor/json_call.h"
 #include "tests/security/hostile_engine/orders.h"
 
@@ -45,19 +46,22 @@ std::uint32_t pid_argument(pid_t pid) {
   return static_cast<std::uint32_t>(pid);
 }
 
-struct Fixture {
-  Place place;
-  std::unique_ptr<Daemon> daemon;
-  std::string neighbour;
-
-  Fixture() {
-    const std::string program = place.programs() + "/hostile-engine";
+// A vtpmd whose engines are hostile.
+std::unique_ptr<Daemon> start(const Place& place, const std::string& name = "hostile-engine") {
+  const std::string program = place.programs() + "/" + name;
+  if (!std::filesystem::exists(program)) {
     std::filesystem::copy_file(std::string(VTPM_BIN_DIR) + "/vtpm-engine-hostile", program);
     std::filesystem::permissions(program, std::filesystem::perms(0755));
-    daemon = Daemon::start(place, "embedded", {"--engine", program});
-    REQUIRE(daemon->ready());
-    neighbour = create(*daemon);
   }
+  auto daemon = Daemon::start(place, "embedded", {"--engine", program});
+  REQUIRE(daemon->ready());
+  return daemon;
+}
+
+struct Fixture {
+  Place place;
+  std::unique_ptr<Daemon> daemon = start(place);
+  std::string neighbour = create(*daemon);
 
   pid_t pid_of(const std::string& id) const {
     return call(*daemon, "GET", "/v1/instances/" + id)["pid"].get<pid_t>();
@@ -170,6 +174,52 @@ TEST_CASE_METHOD(Fixture, "hostile engine: what it says is not believed, and end
     check_fatal(order(lie));
   }
   CHECK(eventually([&] { return daemon->descriptors() <= descriptors; }));
+}
+
+TEST_CASE_METHOD(Fixture, "hostile engine: a vtpmd that comes back believes no lies, and has the neighbour") {
+  struct Lie {
+    Obey what;
+    const char* state;  // of the instance afterwards
+  };
+  // What a reply to the dead vtpmd might have been is dropped, and the answer is taken. (The two with many
+  // descriptors are alone: the kernel lets a user have only so many on their way.)
+  const auto lies =
+      GENERATE(std::vector<Lie>{{Obey::WrongId, "running"},
+                                {Obey::WrongVerb, "failed"},
+                                {Obey::NotReply, "failed"},
+                                {Obey::Oversize, "failed"},
+                                {Obey::NotFrame, "failed"},
+                                {Obey::Descriptors, "failed"}},
+               std::vector<Lie>{{Obey::TooMany, "failed"}}, std::vector<Lie>{{Obey::Flood, "failed"}});
+  std::vector<std::string> liars;
+  (void)create(*daemon,
+               R"({"durable":true,"name":"honest"})");  // the next test's lies are why it fails there
+  for (const Lie& lie : lies) {
+    liars.push_back(create(*daemon));
+    CHECK(give(liars.back(), order(Obey::Later, {static_cast<std::uint32_t>(ipc::Verb::Status),
+                                                 static_cast<std::uint32_t>(lie.what)})) == 200);
+  }
+  daemon->stop(SIGKILL);
+  daemon = start(place);
+  for (std::size_t i = 0; i < lies.size(); ++i) {
+    INFO("order " << static_cast<int>(lies[i].what));
+    CHECK(eventually([&] { return state_of(liars[i]) == lies[i].state; }));
+  }
+  check_neighbour();
+}
+
+TEST_CASE("hostile engine: one that lies when it is given a durable state is not started, others are") {
+  for (const Obey lie :
+       {Obey::WrongId, Obey::WrongVerb, Obey::NotReply, Obey::Oversize, Obey::NotFrame, Obey::Descriptors}) {
+    INFO("order " << static_cast<int>(lie));
+    const Place place;
+    const auto daemon = start(place, "later-" + std::to_string(static_cast<int>(ipc::Verb::PowerOnDurable)) +
+                                         "-" + std::to_string(static_cast<int>(lie)));
+    const auto refused = status_of(*daemon, "POST", "/v1/instances", R"({"durable":true,"name":"keep"})");
+    CHECK(refused >= 400);
+    const std::string other = create(*daemon);
+    CHECK(call(*daemon, "GET", "/v1/instances/" + other)["state"] == "running");
+  }
 }
 
 TEST_CASE_METHOD(Fixture,

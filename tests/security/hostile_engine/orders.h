@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The orders that the hostile engine obeys: the digest of a measurement that begins with kObey, a byte of
-// these, and for Call the number of a system call and three arguments (u32, big-endian).
+// these, and for Call the number of a system call and three arguments (u32, big-endian). A program whose name
+// ends in "later-VERB-ORDER" has had that order from its start.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +26,7 @@ enum class Obey : std::uint8_t {
   TooMany,      // ... with more than a message may have
   Endless,      // a reply of ever more parts
   Silence,      // no reply
+  Later,        // before the replies to a verb: the numbers are that verb and one of the above
 };
 
 }  // namespace vtpm::test
