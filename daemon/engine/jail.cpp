@@ -39,6 +39,12 @@ namespace {
 constexpr rlim_t kMaxDescriptors = 192;
 static_assert(kMaxDescriptors >= 4 + 2 + kMaxNodes + kMaxConnections + kMaxMessageFds);
 static_assert(kMaxDescriptors <= kReceivedEnd);
+// The zygote has few, but the limit is also that of a user's descriptors on their way between processes, for
+// the one that sends more. An engine can put its own limit and one message there, for ever: the zygote still
+// sends its pidfds.
+constexpr rlim_t kMaxOfZygote = 512;
+constexpr rlim_t kMaxOneMessage = 253;  // SCM_MAX_FD
+static_assert(kMaxOfZygote > kMaxDescriptors + kMaxOneMessage);
 // The log may be a file, and it is the only file here: an engine does not fill the disk through it.
 constexpr rlim_t kMaxLogFile = 64 << 20;
 // Many times what one TPM needs: a leak ends the engine, not the host.
@@ -189,7 +195,7 @@ Result<JailParts> enter_zygote_jail(const SyscallFilter& filter) {
   if (::prctl(kSetMdwe, kMdweRefuseExecGain, 0, 0, 0) == 0) parts |= ipc::kJailNoExecGain;
   if (may_lock_all()) parts |= ipc::kJailLockedMemory;
   // 4. Bounds of what it may hold. Engines inherit them.
-  VTPM_TRY_VOID(limit(RLIMIT_NOFILE, kMaxDescriptors, "RLIMIT_NOFILE"));
+  VTPM_TRY_VOID(limit(RLIMIT_NOFILE, kMaxOfZygote, "RLIMIT_NOFILE"));
   VTPM_TRY_VOID(limit(RLIMIT_FSIZE, kMaxLogFile, "RLIMIT_FSIZE"));
   // 5. No program that it could execute would give it privileges; Landlock and seccomp ask for this.
   VTPM_TRY_VOID(control(PR_SET_NO_NEW_PRIVS, 1, "PR_SET_NO_NEW_PRIVS"));
@@ -204,7 +210,9 @@ Result<> enter_engine_jail(const SyscallFilter& filter, int control_fd, JailPart
   // 1. Nothing but the control socket, the log and /dev/null.
   if (control_fd != kControlFd && ::dup2(control_fd, kControlFd) < 0) return jail_error("dup2", errno);
   VTPM_TRY_VOID(close_from(kControlFd + 1));
-  // 2. No children (not for root, which has no such limit: the filter forbids fork anyway).
+  // 2. Few descriptors, and no children (not for root, which has no such limit: the filter forbids fork
+  // anyway).
+  VTPM_TRY_VOID(limit(RLIMIT_NOFILE, kMaxDescriptors, "RLIMIT_NOFILE"));
   VTPM_TRY_VOID(limit(RLIMIT_NPROC, 0, "RLIMIT_NPROC"));
   // 3. A leak ends the engine, not the host.
 #ifndef __SANITIZE_ADDRESS__

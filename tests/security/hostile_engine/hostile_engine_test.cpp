@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A compromised engine inside its real jail, under a real vtpmd: whatever it tries fails, and only its own
 // instance suffers.
-#include "daemon/ipc/frame.h"
+#include "daemon/ipc/engine_link.h"
 #include "tests/integration/supervisor/json_call.h"
 #include "tests/security/hostile_engine/orders.h"
 
@@ -10,6 +10,7 @@
 #include <vtpm/os/file.h>
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/file.h>
@@ -220,6 +221,29 @@ TEST_CASE("hostile engine: one that lies when it is given a durable state is not
     const std::string other = create(*daemon);
     CHECK(call(*daemon, "GET", "/v1/instances/" + other)["state"] == "running");
   }
+}
+
+TEST_CASE("hostile engine: the descriptors that it sends and nobody takes keep no other from being started") {
+  const auto zygote = ipc::Zygote::start(std::string(VTPM_BIN_DIR) + "/vtpm-engine-hostile", STDERR_FILENO);
+  REQUIRE(zygote);
+  auto engine = (*zygote)->spawn();
+  REQUIRE(engine);
+  REQUIRE(engine->link->power_on());
+  Bytes arm;
+  put(arm, as_bytes(kObey));
+  arm.push_back(static_cast<std::uint8_t>(Obey::Later));
+  put_be(arm, static_cast<std::uint32_t>(ipc::Verb::Status));
+  put_be(arm, static_cast<std::uint32_t>(Obey::TooMany));
+  arm.resize(64);
+  REQUIRE(engine->link->transmit(tpm::Locality::tenant(), arm));
+  const auto socket = engine->link->duplicate();
+  REQUIRE(socket);
+  REQUIRE(ipc::send_transfer(socket->get(), {ipc::Verb::Status, false, false, 1, 0}, {}));
+  pollfd sent{socket->get(), POLLIN, 0};
+  REQUIRE(::poll(&sent, 1, 30000) == 1);  // 250 descriptors are on their way
+  const auto other = (*zygote)->spawn();
+  REQUIRE(other);
+  CHECK(other->link->power_on());
 }
 
 TEST_CASE_METHOD(Fixture,
