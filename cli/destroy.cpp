@@ -3,8 +3,6 @@
 #include "cli/output.h"
 #include "cli/verbs.h"
 
-#include <vtpm/device/fuse_node.h>
-
 #include <CLI/CLI.hpp>
 
 #include <iostream>
@@ -14,12 +12,14 @@ namespace vtpm::cli {
 namespace {
 
 // What is left of the instance's nodes answers nothing any more; who may not unmount them is told.
-void remove_nodes(const std::vector<std::string>& paths) {
-  for (const auto& path : paths) {
-    const auto removed = device::remove_node(path);
-    if (!removed && removed.error().kind() != ErrorCode::NotFound)
-      std::cerr << "vtpmctl: destroy: the dead node " << path << " is left: " << removed.error().context
-                << "\n  unmount it as root: umount " << path << "\n";
+void remove_nodes(const std::vector<PlacedNode>& nodes) {
+  for (const auto& node : nodes) {
+    const auto removed = remove_placed(node);
+    if (removed || removed.error().kind() == ErrorCode::NotFound) continue;
+    std::cerr << "vtpmctl: destroy: the dead node " << node.path << " is left: " << removed.error().context
+              << "\n  "
+              << (node.backend == control::Backend::Socket ? "remove it: rm " : "unmount it as root: umount ")
+              << node.path << "\n";
   }
 }
 
@@ -37,9 +37,9 @@ Result<> tell_removed(const json::Value& instance) {
 }
 
 Result<> destroy_one(const Context& context, const std::string& id) {
-  VTPM_TRY(const auto paths, node_paths(context, id));
+  VTPM_TRY(const auto nodes, placed_nodes(context, id));
   VTPM_TRY(const auto body, context.client().call("DELETE", instance_target(id)));
-  remove_nodes(paths);
+  remove_nodes(nodes);
   VTPM_TRY(const auto instance, parse_answer(body));
   if (!context.json) VTPM_TRY_VOID(tell_removed(instance));
   return {};

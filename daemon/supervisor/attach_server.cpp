@@ -203,10 +203,11 @@ Task<std::string> AttachServer::digest_config(uid_t uid, UniqueFd& file) {
 }
 
 Task<std::string> AttachServer::attach(PeerCredentials peer, control::AttachRequest request, Fds& fds) {
-  if (fds.size() != 1) co_return Error(ErrorCode::Malformed, "an attach needs one /dev/fuse");
-  VTPM_CO_TRY_VOID(check_fuse_device(fds[0].get()));
+  if (fds.size() != 1) co_return Error(ErrorCode::Malformed, "an attach needs one descriptor");
+  const bool is_socket = request.backend == control::Backend::Socket;
+  VTPM_CO_TRY_VOID(is_socket ? check_listening_socket(fds[0].get()) : check_fuse_device(fds[0].get()));
   VTPM_CO_TRY(std::string id, registry_.resolve(peer, rules_, request.instance));
-  Node node{request.node, std::move(request.path)};
+  Node node{request.node, std::move(request.path), request.backend};
   VTPM_CO_TRY_VOID(co_await instances_.serve(id, std::move(node), std::move(fds[0])));
   co_return id;
 }

@@ -6,6 +6,7 @@
 #include <vtpm/tpm/digest.h>
 
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -27,6 +28,13 @@ Result<struct statx> look_at(int fd) {
   return info;
 }
 
+// Only sockets have options: others are not asked.
+bool has_option(int fd, int option, int expected) {
+  int value = -1;
+  socklen_t size = sizeof value;
+  return ::getsockopt(fd, SOL_SOCKET, option, &value, &size) == 0 && value == expected;
+}
+
 }  // namespace
 
 Result<> check_fuse_device(int fd) {
@@ -34,6 +42,14 @@ Result<> check_fuse_device(int fd) {
   if (S_ISCHR(info.stx_mode) && info.stx_rdev_major == kMiscMajor && info.stx_rdev_minor == kFuseMinor)
     return {};
   return Error(ErrorCode::Malformed, "a descriptor that should be /dev/fuse is something else");
+}
+
+Result<> check_listening_socket(int fd) {
+  if (has_option(fd, SO_DOMAIN, AF_UNIX) && has_option(fd, SO_TYPE, SOCK_STREAM) &&
+      has_option(fd, SO_ACCEPTCONN, 1))
+    return {};
+  return Error(ErrorCode::Malformed,
+               "a descriptor that should be a listening Unix stream socket is something else");
 }
 
 Result<> check_regular_file(int fd) {

@@ -15,6 +15,8 @@ inline constexpr std::size_t kMaxConfig = 4 * 1024 * 1024;
 
 // The character device 10:229. Malformed otherwise. Does not block.
 Result<> check_fuse_device(int fd);
+// A Unix stream socket that listens. Malformed otherwise. Does not block.
+Result<> check_listening_socket(int fd);
 // A regular file. Malformed otherwise. Does not block.
 Result<> check_regular_file(int fd);
 // "sha256:" and the hexadecimal digest of the whole regular file, whatever its offset. Over kMaxConfig:

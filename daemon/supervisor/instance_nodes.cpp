@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // The nodes of durable instances outlive their engine, and vtpmd: duplicates of their descriptors are in
-// vtpmd and with the keeper. Who holds one keeps its users waiting for an engine, so both let go of it as
-// soon as no engine will come: its mount is gone, it was detached, its instance has ended or failed.
+// vtpmd and with the keeper; those of all sockets, too, since it is by its descriptor that a detached one is
+// ended. Who holds one keeps its users waiting for an engine, so both let go of it as soon as no engine will
+// come: its mount is gone, it was detached, its instance has ended or failed.
 #include "daemon/supervisor/instances.h"
 #include "daemon/supervisor/nodes.h"
 #include "daemon/supervisor/supervision.h"
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 
@@ -26,10 +28,23 @@ std::uint8_t free_number(const std::vector<Node>& nodes) {
   return number;
 }
 
+std::uint8_t first_channel(const Node& node) noexcept {
+  return node.backend == control::Backend::Socket ? ipc::kChannelSocket : ipc::kChannelFuse;
+}
+
+// A connection ends with its engine; the listening socket is as it was.
+std::uint8_t next_channel(const Node& node) noexcept {
+  return node.backend == control::Backend::Socket ? ipc::kChannelSocket : ipc::kChannelOrphaned;
+}
+
 std::vector<std::uint8_t> take_out(std::vector<Node>& nodes, const std::function<bool(const Node&)>& of) {
   std::vector<std::uint8_t> numbers;
-  for (const Node& node : nodes)
-    if (of(node)) numbers.push_back(node.number);
+  for (const Node& node : nodes) {
+    if (!of(node)) continue;
+    numbers.push_back(node.number);
+    // Nobody unmounts a socket: this ends it for all who have it, the engine too.
+    if (node.backend == control::Backend::Socket) ::shutdown(node.channel.get(), SHUT_RDWR);
+  }
   std::erase_if(nodes, of);
   return numbers;
 }
@@ -76,11 +91,11 @@ asio::awaitable<void> Instances::drop_nodes(std::string id, std::vector<std::uin
 
 // They are not in its list any more. The keeper works in order: a later node may have the same number.
 void Instances::forget_nodes(const std::string& id, std::vector<std::uint8_t> numbers) {
-  if (registry_.find(id)->row.durable) spawn(executor_, "end of a node", drop_nodes(id, std::move(numbers)));
+  spawn(executor_, "end of a node", drop_nodes(id, std::move(numbers)));
   spawn(executor_, "record of a node", record_quietly(id));
 }
 
-// Nobody tells vtpmd that a mount is gone; its descriptor does. Only durable instances' are here to be asked.
+// Nobody tells vtpmd that a mount is gone; its descriptor does. Those that are here are asked.
 void Instances::forget_dead_nodes(const std::string& id) {
   auto state = running(id);
   if (!state) return;

@@ -3,6 +3,7 @@
 // serves the same nodes. Or the instance has failed, and says so: never anything in between.
 #include "daemon/supervisor/clock.h"
 #include "daemon/supervisor/instances.h"
+#include "daemon/supervisor/nodes.h"
 #include "daemon/supervisor/supervision.h"
 
 #include <fcntl.h>
@@ -117,10 +118,9 @@ asio::awaitable<void> Instances::serve_orphans(std::string id, std::shared_ptr<S
   for (Node& node : nodes) {
     if (node.gone) continue;
     auto copy = std::make_shared<UniqueFd>(::fcntl(node.channel.get(), F_DUPFD_CLOEXEC, 3));
-    const auto serve = [engine = supervision->engine, kind = node.kind, copy] {
-      return converse(*engine, [&](ipc::EngineLink& link) {
-        return link.serve(kind, std::move(*copy), ipc::kChannelOrphaned);
-      });
+    const auto serve = [engine = supervision->engine, kind = node.kind, channel = next_channel(node), copy] {
+      return converse(*engine,
+                      [&](ipc::EngineLink& link) { return link.serve(kind, std::move(*copy), channel); });
     };
     Result<> served = Error(ErrorCode::NotFound, "vtpmd has not its descriptor");
     if (*copy) served = co_await run_on(workers_.engines, serve);

@@ -73,7 +73,7 @@ Result<Running*> Instances::running(const std::string& id) {
   return state;
 }
 
-Task<> Instances::serve(std::string id, Node node, UniqueFd fuse) {
+Task<> Instances::serve(std::string id, Node node, UniqueFd channel) {
   VTPM_CO_TRY_VOID(co_await wake(id));
   VTPM_CO_TRY(Running * state, running(id));
   const auto supervision = state->supervision;
@@ -82,21 +82,21 @@ Task<> Instances::serve(std::string id, Node node, UniqueFd fuse) {
   forget_dead_nodes(id);
   if (state->nodes.size() >= kMaxNodes)
     co_return Error(ErrorCode::Exhausted, "instance " + id + " has 16 nodes, the limit");
-  const bool durable = registry_.find(id)->row.durable.has_value();
+  const bool kept = registry_.find(id)->row.durable || node.backend == control::Backend::Socket;
   const std::uint8_t number = node.number = free_number(state->nodes);
-  if (durable) {
-    node.channel = UniqueFd(::fcntl(fuse.get(), F_DUPFD_CLOEXEC, 3));
-    if (!node.channel) co_return errno_error("a /dev/fuse cannot be kept", errno);
+  if (kept) {
+    node.channel = UniqueFd(::fcntl(channel.get(), F_DUPFD_CLOEXEC, 3));
+    if (!node.channel) co_return errno_error("a node's descriptor cannot be kept", errno);
   }
-  const auto serve = [engine = supervision->engine, kind = node.kind,
-                      fd = std::make_shared<UniqueFd>(std::move(fuse))] {
-    return converse(*engine, [&](ipc::EngineLink& link) { return link.serve(kind, std::move(*fd)); });
+  const auto serve = [engine = supervision->engine, kind = node.kind, what = first_channel(node),
+                      fd = std::make_shared<UniqueFd>(std::move(channel))] {
+    return converse(*engine, [&](ipc::EngineLink& link) { return link.serve(kind, std::move(*fd), what); });
   };
   VTPM_CO_TRY_VOID(co_await run_on(workers_.engines, serve));
   VTPM_CO_TRY(state, running(id));
   state->nodes.push_back(std::move(node));
-  if (durable) {
-    // Before it is answered: the next vtpmd, too, must be able to have another engine serve it.
+  if (kept) {
+    // Before it is answered: the next vtpmd, too, must be able to end it, or have another engine serve it.
     co_await keep_node(id, number);
     co_await record_quietly(id);
   } else {

@@ -19,7 +19,9 @@ struct Supervision;  // an engine and what watches it (supervision.h)
 struct Node {
   control::NodeKind kind;
   std::string path;  // for people: in the mount namespace of who attached it; "container:" + path of a hook's
-  // A duplicate of a durable instance's /dev/fuse, so that another engine can serve it when the first died.
+  control::Backend backend = control::Backend::Fuse;
+  // A duplicate of its descriptor. Of a durable instance's, so that another engine can serve it when the
+  // first died; of a socket, so that it can be ended.
   UniqueFd channel = {};
   bool gone = false;        // no engine serves it any more: its users get ENOTCONN
   std::uint8_t number = 0;  // its name among the instance's nodes that the keeper has

@@ -24,6 +24,15 @@ Result<control::NodeKind> kind_of(const json::Item& item) {
   return item.malformed("no such kind of node");
 }
 
+// Not there: written by a vtpmd that knew no other.
+Result<control::Backend> backend_of(json::Reader& reader) {
+  const auto item = reader.optional_member("backend");
+  if (!item) return control::Backend::Fuse;
+  VTPM_TRY(const std::string text, item->string());
+  if (auto backend = control::backend_from(text)) return backend;
+  return item->malformed("no such backend");
+}
+
 Result<std::vector<Node>> nodes_of(json::Reader& reader) {
   std::vector<Node> nodes;
   VTPM_TRY(const auto items, reader.array("nodes", kMaxNodes));
@@ -36,6 +45,7 @@ Result<std::vector<Node>> nodes_of(json::Reader& reader) {
     // Not there: written by a vtpmd that gave the keeper no nodes.
     VTPM_TRY(const std::uint64_t number, node.optional_integer("number", 0, UINT8_MAX));
     VTPM_TRY(found.gone, node.optional_boolean("gone", false));
+    VTPM_TRY(found.backend, backend_of(node));
     VTPM_TRY_VOID(node.done());
     found.number = static_cast<std::uint8_t>(number);
     nodes.push_back(std::move(found));
@@ -80,6 +90,7 @@ std::string runtime_text(const Provisioned& made, const std::vector<Node>& nodes
   for (const Node& node : nodes)
     list.push_back({{"kind", control::to_string(node.kind)},
                     {"path", node.path},
+                    {"backend", control::to_string(node.backend)},
                     {"number", node.number},
                     {"gone", node.gone}});
   const identity::Identity& identity = made.identity;

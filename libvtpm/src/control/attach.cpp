@@ -54,7 +54,9 @@ Result<AttachMessage> read_attach(Reader& reader) {
   VTPM_TRY(const auto node, reader.string("node"));
   VTPM_TRY(const auto kind, node_kind_from(node));
   VTPM_TRY(auto path, plain_text(reader, "path", kMaxPath));
-  return AttachMessage(AttachRequest{std::move(instance), kind, std::move(path)});
+  VTPM_TRY(const auto name, reader.string("backend"));
+  VTPM_TRY(const auto backend, backend_from(name));
+  return AttachMessage(AttachRequest{std::move(instance), kind, std::move(path), backend});
 }
 
 Result<AttachMessage> read_detach(Reader& reader) {
@@ -131,22 +133,35 @@ Result<NodeKind> node_kind_from(std::string_view text) {
   return Error(ErrorCode::Malformed, "no such kind of node: '" + std::string(text.substr(0, 32)) + "'");
 }
 
+std::string_view to_string(Backend backend) noexcept {
+  return backend == Backend::Fuse ? "fuse" : "socket";
+}
+
+Result<Backend> backend_from(std::string_view text) {
+  for (const auto backend : {Backend::Fuse, Backend::Socket})
+    if (to_string(backend) == text) return backend;
+  return Error(ErrorCode::Malformed, "no such backend: '" + std::string(text.substr(0, 32)) + "'");
+}
+
 std::string serialize(const AttachMessage& message) {
-  return json::dump(std::visit(
-      Overloaded{
-          [](const LaunchRequest& m) { return to_value(m); },
-          [](const AttachRequest& m) {
-            return Value{
-                {"type", "attach"}, {"instance", m.instance}, {"node", to_string(m.node)}, {"path", m.path}};
-          },
-          [](const DetachRequest& m) {
-            return Value{{"type", "detach"}, {"instance", m.instance}, {"path", m.path}};
-          },
-          [](const ReleaseRequest& m) {
-            return Value{{"type", "release"}, {"container", m.container}};
-          },
-      },
-      message));
+  return json::dump(
+      std::visit(Overloaded{
+                     [](const LaunchRequest& m) { return to_value(m); },
+                     [](const AttachRequest& m) {
+                       return Value{{"type", "attach"},
+                                    {"instance", m.instance},
+                                    {"node", to_string(m.node)},
+                                    {"path", m.path},
+                                    {"backend", to_string(m.backend)}};
+                     },
+                     [](const DetachRequest& m) {
+                       return Value{{"type", "detach"}, {"instance", m.instance}, {"path", m.path}};
+                     },
+                     [](const ReleaseRequest& m) {
+                       return Value{{"type", "release"}, {"container", m.container}};
+                     },
+                 },
+                 message));
 }
 
 Result<AttachMessage> parse_attach_message(BytesView bytes, std::size_t fd_count) {

@@ -60,6 +60,11 @@ Result<UniqueFd> make_socket_node(const std::string& path) {
   return errno_error(path, error);
 }
 
+void take_back_socket_node(const UniqueFd& listener, const std::string& path) {
+  ::shutdown(listener.get(), SHUT_RDWR);
+  (void)remove_socket_node(path);
+}
+
 bool is_socket(const std::string& path) {
   struct stat info {};
   return ::lstat(path.c_str(), &info) == 0 && S_ISSOCK(info.st_mode);

@@ -53,14 +53,16 @@ class ClientContainers:
                               check=False, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True, errors="replace", timeout=DEADLINE)
 
-    def run(self, *command):
-        """Runs the command in a new container; subprocess.CompletedProcess with its output."""
+    def run(self, *command, binds=()):
+        """Runs the command in a new container; subprocess.CompletedProcess with its output. binds: more to mount
+        read-only, "SOURCE:DESTINATION"."""
         self.count += 1
         name = f"vtpm-client-{os.getpid()}-{self.count}"
         bundle = os.path.join(self.host.directory, name)
         root = os.path.join(bundle, "rootfs")
         make_root(root)
-        binds = ["/usr:/usr", HERE + ":/clients"] + ([self.programs + ":/programs"] if self.programs else [])
+        binds = ["/usr:/usr", HERE + ":/clients", *binds]
+        binds += [self.programs + ":/programs"] if self.programs else []
         options = [word for bind in binds for word in ("--bind-readonly", bind)]
         subprocess.run([os.path.join(SOURCE, "tests/support/make_bundle.py"), bundle, "--rootfs", root, "--hook",
                         self.host.program("vtpm-hook"), "--runtime-dir", self.host.run_dir, *options, "--", *command],

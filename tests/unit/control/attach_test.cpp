@@ -76,6 +76,11 @@ TEST_CASE("attach messages: attach, detach and release come back as they were se
   REQUIRE(attach);
   CHECK(std::get<AttachRequest>(*attach).node == NodeKind::Raw);
   CHECK(std::get<AttachRequest>(*attach).path == "/tmp/x");
+  CHECK(std::get<AttachRequest>(*attach).backend == Backend::Fuse);
+  const AttachRequest socket{"id", NodeKind::Managed, "/tmp/s", Backend::Socket};
+  const auto got = parse(serialize(AttachMessage(socket)), 1);
+  REQUIRE(got);
+  CHECK(std::get<AttachRequest>(*got).backend == Backend::Socket);
   const auto detach = parse(serialize(AttachMessage(DetachRequest{"id", "/tmp/x"})), 0);
   REQUIRE(detach);
   CHECK(std::get<DetachRequest>(*detach).instance == "id");
@@ -129,6 +134,9 @@ TEST_CASE("attach messages: malformed documents are refused by name") {
       {R"({"type":"launch","container":"c","durable":false,"name":null,"nodes":["raw"]})", "name", 3},
       {R"({"type":"attach","instance":"i","node":"raw"})", "path", 1},
       {R"({"type":"attach","instance":"i","node":"RAW","path":"/x"})", "RAW", 1},
+      {R"({"type":"attach","instance":"i","node":"raw","path":"/x"})", "backend", 1},
+      {R"({"type":"attach","instance":"i","node":"raw","path":"/x","backend":"auto"})", "auto", 1},
+      {R"({"type":"attach","instance":"i","node":"raw","path":"/x","backend":true})", "backend", 1},
   }));
   INFO(row.text);
   const auto got = parse(row.text, row.fds);

@@ -8,7 +8,9 @@
 #include <vtpm/tpm/digest.h>
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 
 using namespace vtpm;
 using namespace vtpm::supervisor;
@@ -51,4 +53,43 @@ TEST_CASE("hostile fd: another device or a file is not /dev/fuse") {
   const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
   CHECK(check_fuse_device(null.get()).error().kind() == ErrorCode::Malformed);
   CHECK(check_fuse_device(memory_file(1).get()).error().kind() == ErrorCode::Malformed);
+}
+
+TEST_CASE("hostile fd: only a Unix stream socket that listens is a socket node") {
+  const auto is_refused = [](int fd) {
+    const auto checked = check_listening_socket(fd);
+    return !checked && checked.error().kind() == ErrorCode::Malformed;
+  };
+  struct Row {
+    int domain;
+    int type;
+    bool listens;
+    bool taken;
+  };
+  const auto row = GENERATE(values<Row>({
+      {AF_UNIX, SOCK_STREAM, true, true},
+      {AF_UNIX, SOCK_STREAM, false, false},
+      {AF_UNIX, SOCK_SEQPACKET, true, false},
+      {AF_UNIX, SOCK_DGRAM, false, false},
+      {AF_INET, SOCK_STREAM, true, false},
+      {AF_INET, SOCK_DGRAM, false, false},
+  }));
+  const UniqueFd fd(::socket(row.domain, row.type | SOCK_CLOEXEC, 0));
+  REQUIRE(fd);
+  const sa_family_t family = static_cast<sa_family_t>(row.domain);
+  if (row.listens) {
+    // An address of the kernel's choice.
+    if (row.domain == AF_UNIX)
+      REQUIRE(::bind(fd.get(), reinterpret_cast<const sockaddr*>(&family), sizeof family) == 0);
+    REQUIRE(::listen(fd.get(), 1) == 0);
+  }
+  CHECK(is_refused(fd.get()) == !row.taken);
+  CHECK((check_listening_socket(fd.get()).has_value()) == row.taken);
+  int pair[2];
+  REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
+  const UniqueFd one(pair[0]), other(pair[1]);
+  CHECK(is_refused(one.get()));
+  CHECK(is_refused(memory_file(1).get()));
+  const UniqueFd path(::open("/", O_PATH | O_CLOEXEC));
+  CHECK(is_refused(path.get()));
 }

@@ -33,6 +33,7 @@ TEST_CASE("runtime text: what was written is read") {
   std::vector<Node> nodes;
   nodes.push_back({control::NodeKind::Managed, "container:/dev/vtpm"});
   nodes.push_back({control::NodeKind::Raw, "/tmp/\"x\""});
+  nodes.push_back({control::NodeKind::Raw, "/run/tpm.sock", control::Backend::Socket});
   const std::string text = runtime_text(made(2), nodes);
   const auto read = parse_runtime(text, 9);
   REQUIRE(read);
@@ -41,7 +42,9 @@ TEST_CASE("runtime text: what was written is read") {
   CHECK(read->made.log_index == 9);
   CHECK(read->made.identity.ak_name == Bytes(34, 7));
   CHECK(read->made.event_log.events().size() == 3);
-  REQUIRE(read->nodes.size() == 2);
+  REQUIRE(read->nodes.size() == 3);
+  CHECK(read->nodes[1].backend == control::Backend::Fuse);
+  CHECK(read->nodes[2].backend == control::Backend::Socket);
   CHECK(read->nodes[1].path == "/tmp/\"x\"");
 }
 
@@ -60,6 +63,18 @@ TEST_CASE("runtime text: what the engine was told of limits is in it, all of the
   }
 }
 
+TEST_CASE("runtime text: a node of which no backend is said is a device file") {
+  std::vector<Node> nodes;
+  nodes.push_back({control::NodeKind::Raw, "/x", control::Backend::Socket});
+  std::string text = runtime_text(made(0), nodes);
+  const std::string_view member = "\"backend\":\"socket\",";
+  const auto at = text.find(member);
+  REQUIRE(at != std::string::npos);
+  const auto read = parse_runtime(text.erase(at, member.size()), 0);
+  REQUIRE(read);
+  CHECK(read->nodes[0].backend == control::Backend::Fuse);
+}
+
 TEST_CASE("runtime text: another text is refused") {
   std::vector<Node> nodes;
   nodes.push_back({control::NodeKind::Raw, "/x"});
@@ -75,6 +90,7 @@ TEST_CASE("runtime text: another text is refused") {
   CHECK(parse_runtime(good, 0));
   CHECK_FALSE(parse_runtime(changed("vtpm-runtime/1", "vtpm-runtime/2"), 0));
   CHECK_FALSE(parse_runtime(changed("\"raw\"", "\"both\""), 0));
+  CHECK_FALSE(parse_runtime(changed("\"fuse\"", "\"other\""), 0));
   CHECK_FALSE(parse_runtime(changed("4711", "-1"), 0));
   CHECK_FALSE(parse_runtime(changed("\"pid\"", "\"other\""), 0));
   CHECK_FALSE(parse_runtime(changed("recnum", "number"), 0));

@@ -21,6 +21,11 @@ enum class NodeKind { Managed, Raw };
 std::string_view to_string(NodeKind kind) noexcept;  // "managed", "raw"
 Result<NodeKind> node_kind_from(std::string_view text);
 
+// What its clients reach a node by: a file on a FUSE mount, or a stream socket.
+enum class Backend { Fuse, Socket };
+std::string_view to_string(Backend backend) noexcept;  // "fuse", "socket"
+Result<Backend> backend_from(std::string_view text);
+
 // A container is being created: manufacture its instance and serve it on the given nodes.
 // Descriptors, in this order: pidfd of the container's init, the OCI config.json (read-only), then one
 // /dev/fuse fd per element of `nodes`.
@@ -32,14 +37,15 @@ struct LaunchRequest {
   std::vector<NodeKind> nodes;       // 1 or 2
 };
 
-// Serve an existing instance on one more node. Descriptor: its /dev/fuse fd.
+// Serve an existing instance on one more node. Descriptor: its /dev/fuse fd, or its listening socket.
 struct AttachRequest {
   std::string instance;  // id or name
   NodeKind node;
   std::string path;  // where the node was made, in the peer's mount namespace; for people
+  Backend backend = Backend::Fuse;
 };
 
-// The node at `path` was removed: forget it. No descriptor.
+// The node at `path` was removed: forget it; of a socket: end it, and its connections. No descriptor.
 struct DetachRequest {
   std::string instance;
   std::string path;

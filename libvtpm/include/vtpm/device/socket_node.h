@@ -12,9 +12,11 @@ namespace vtpm::device {
 
 // Makes a listening AF_UNIX stream socket at `path` in our own mount namespace, which everybody may connect
 // to (mode 0666) who reaches the path. Something is there already: Conflict. The path is longer than a
-// socket's may be (107 bytes): Malformed. Whoever gives the node up removes it: after an error nothing is
-// left.
+// socket's may be (107 bytes): Malformed. After an error nothing is left.
 Result<UniqueFd> make_socket_node(const std::string& path);
+
+// Takes back what make_socket_node() has made: ends the listener for all who have it, and removes it.
+void take_back_socket_node(const UniqueFd& listener, const std::string& path);
 
 // Whether what is at `path` is a socket; a link is not followed. Nothing there: false.
 bool is_socket(const std::string& path);
