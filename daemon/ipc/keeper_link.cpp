@@ -4,6 +4,7 @@
 #include "daemon/ipc/engine_program.h"
 
 #include <fcntl.h>
+#include <sys/socket.h>
 
 #include <cerrno>
 
@@ -22,9 +23,17 @@ Result<KeeperLink> KeeperLink::start(const std::string& engine_path, const Uniqu
   return link;
 }
 
-Result<Transfer> KeeperLink::exchange(Verb verb, BytesView payload, std::span<const int> fds) {
+// Shut down, too: a duplicate of the socket, by which the connection is watched, would keep it connected, and
+// the keeper would go on to wait for its next request.
+void KeeperLink::close() noexcept {
+  if (socket_) ::shutdown(socket_.get(), SHUT_RDWR);
+  socket_.reset();
+}
+
+Result<Transfer> KeeperLink::exchange(Verb verb, BytesView payload, std::span<const int> fds,
+                                      std::chrono::seconds patience) {
   if (!socket_) return Error(ErrorCode::Unreachable, "the keeper was given up after an error");
-  const Deadline deadline = after(kKeeperDeadline);
+  const Deadline deadline = after(patience);
   const FrameHead request{verb, false, false, ++next_id_, 0};
   auto reply = [&]() -> Result<Transfer> {
     VTPM_TRY_VOID(send_transfer(socket_.get(), request, payload, fds, deadline));
@@ -34,7 +43,7 @@ Result<Transfer> KeeperLink::exchange(Verb verb, BytesView payload, std::span<co
     return received;
   }();
   if (!reply) {
-    socket_.reset();  // a late reply must never be taken for another request's
+    close();  // a late reply must never be taken for another request's
     return reply.error().within("the keeper");
   }
   if (reply->head.status != 0) return error_from_reply(reply->head.status, reply->payload, "keeper");
@@ -73,8 +82,14 @@ Result<std::vector<Held>> KeeperLink::recall() {
 
 Result<> KeeperLink::quit() {
   VTPM_TRY_VOID(exchange(Verb::Quit, {}));
-  socket_.reset();
+  close();
   return {};
+}
+
+Result<> KeeperLink::answers() {
+  const auto first = exchange(Verb::Recall, {}, {}, kAnswers);
+  if (first || first.error().kind() == ErrorCode::NotFound) return {};
+  return first.error();
 }
 
 Result<UniqueFd> KeeperLink::watch() const {

@@ -27,6 +27,9 @@ class KeeperLink {
 
   explicit KeeperLink(UniqueFd socket) noexcept : socket_(std::move(socket)) {}
 
+  // How long answers() waits: a keeper answers in microseconds, or has been stopped.
+  static constexpr std::chrono::seconds kAnswers{2};
+
   // Connects to the keeper that listens at `path`. None: Unreachable.
   static Result<KeeperLink> connect(const std::string& path);
   // Starts a keeper (vtpm-engine at `engine_path`) on `listener`, a listening SEQPACKET socket bound to
@@ -43,12 +46,20 @@ class KeeperLink {
   Result<std::vector<Held>> recall();
   // Ends the keeper. It holds something: Conflict.
   Result<> quit();
+  // Whether the keeper serves this connection, within kAnswers.
+  Result<> answers();
+  // Not after an error that made the link useless.
+  bool is_open() const noexcept { return static_cast<bool>(socket_); }
+  // The keeper may serve another connection then. Whoever watches this one sees it hang up.
+  void close() noexcept;
 
-  // A duplicate of the connection: it hangs up (POLLHUP) when the keeper is gone.
+  // A duplicate of the connection: it hangs up (POLLHUP) when the keeper is gone, has cut it off, or when the
+  // link was closed or given up after an error.
   Result<UniqueFd> watch() const;
 
  private:
-  Result<Transfer> exchange(Verb verb, BytesView payload, std::span<const int> fds = {});
+  Result<Transfer> exchange(Verb verb, BytesView payload, std::span<const int> fds = {},
+                            std::chrono::seconds patience = kKeeperDeadline);
 
   UniqueFd socket_;
   std::uint32_t next_id_ = 0;

@@ -19,7 +19,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr auto kBeforeAnother = 1s;  // until a keeper that could not be started is tried again
+constexpr auto kBeforeAnother = 1s;  // until it is tried again to give a keeper everything, or to watch it
 
 // Waits until the engine has done what the dead vtpmd asked of it; the event log as its PCRs bear it out.
 // Then it is told its limits, if they have changed.
@@ -110,24 +110,39 @@ asio::awaitable<bool> Instances::keeper_ended() {
   }
 }
 
+// On its worker, which alone touches the connection.
+Task<> Instances::begin_watch_of_keeper() {
+  const auto duplicate = [this] { return keeper_.watch(); };
+  VTPM_CO_TRY(UniqueFd end, co_await run_on(workers_.keeper, duplicate));
+  if (stopping_) co_return Error(ErrorCode::Unavailable, "vtpmd is stopping");
+  boost::system::error_code error;
+  keeper_end_.assign(end.get(), error);
+  if (error) co_return errno_error("the keeper cannot be watched", error.value());
+  (void)end.release();  // the descriptor's now
+  co_return Result<>();
+}
+
 asio::awaitable<void> Instances::watch_keeper() {
   while (!stopping_) {
-    auto end = keeper_.watch();
-    if (end) {
-      keeper_end_.assign(end->release());
+    const auto begun = co_await begin_watch_of_keeper();
+    if (stopping_) co_return;
+    if (begun) {
       const bool ended = co_await keeper_ended();
       if (!ended) co_return;
-      log_line(LogLevel::Warning, "the keeper is gone: starting another");
+      log_line(LogLevel::Warning, "the keeper is gone, or its connection is: it gets everything again");
     }
     const auto all = std::make_shared<std::vector<HeldInstance>>();
     for (const auto& [id, instance] : registry_.all()) {
       auto copies = copies_for_keeper(id);
       if (copies) all->push_back(std::move(*copies));
     }
-    const auto replace = [this, all] { return keeper_.replace(*all); };
-    const auto replaced = co_await run_on(workers_.keeper, replace);
-    if (replaced) continue;
-    log_line(LogLevel::Error, "no keeper, instances would end with this vtpmd: " + replaced.error().context);
+    const auto restore = [this, all] { return keeper_.restore(*all); };
+    const auto restored = co_await run_on(workers_.keeper, restore);
+    if (restored) log_line(LogLevel::Info, "the keeper has everything again");
+    if (restored && begun) continue;
+    if (!restored)
+      log_line(LogLevel::Error,
+               "no keeper, instances would end with this vtpmd: " + restored.error().context);
     asio::steady_timer pause(executor_, kBeforeAnother);
     co_await pause.async_wait(kResume);
   }

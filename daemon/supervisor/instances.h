@@ -61,7 +61,8 @@ class Instances {
   // Takes living engines back, before anything is served. One that has ended or does not answer becomes a
   // failed instance. `progress` is told from time to time how many are left.
   asio::awaitable<void> take_back(std::vector<LeftRunning> left, std::function<void(std::size_t)> progress);
-  // Starts another keeper when it is gone. Until stop() or hand_over().
+  // Connects to the keeper again when the connection is lost; starts another when it is gone. Until stop() or
+  // hand_over().
   asio::awaitable<void> watch_keeper();
 
   // The durable instances of earlier vtpmds, before anything else.
@@ -156,6 +157,7 @@ class Instances {
   Task<> record(std::string id);
   asio::awaitable<void> record_quietly(std::string id);
   asio::awaitable<void> take_back_one(LeftRunning left);
+  Task<> begin_watch_of_keeper();
   asio::awaitable<bool> keeper_ended();
   void stop_watching_keeper();
   asio::awaitable<void> watch_engine(std::string id, std::shared_ptr<Supervision> supervision);

@@ -52,22 +52,47 @@ Result<ipc::KeeperLink> start_another(const std::string& engine_path, const std:
   return ipc::KeeperLink::start(engine_path, listener, path, STDERR_FILENO);
 }
 
+// Unreachable: there is none. One that holds nothing may be ending in this moment.
+Result<ipc::KeeperLink> connect(const std::string& path) {
+  VTPM_TRY(ipc::KeeperLink link, ipc::KeeperLink::connect(path));
+  const auto answers = link.answers();
+  if (!answers) return answers.error().within(path);
+  return link;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Keeper>> Keeper::start(std::string engine_path, const std::string& runtime_dir) {
   std::string path = runtime_dir + "/keeper.sock";
-  auto link = ipc::KeeperLink::connect(path);
-  // One that holds nothing may be ending in this moment.
-  if (link) {
-    const auto answers = link->recall();
-    if (!answers && answers.error().kind() == ErrorCode::Unreachable)
-      link = answers.error();
-    else if (!answers)
-      return answers.error().within(path + ": the keeper of an earlier vtpmd");
-  }
+  auto link = connect(path);
   if (!link && link.error().kind() == ErrorCode::Unreachable) link = start_another(engine_path, path);
-  if (!link) return link.error();
+  if (!link) return link.error().within("the keeper of an earlier vtpmd");
   return std::unique_ptr<Keeper>(new Keeper(std::move(engine_path), std::move(path), std::move(*link)));
+}
+
+// What was to be let go of in the meantime first: it would be held for ever, and an engine not end.
+Result<> Keeper::let_go_of_owed() {
+  for (; !owed_drops_.empty(); owed_drops_.erase(owed_drops_.begin()))
+    VTPM_TRY_VOID(link_.drop(*owed_drops_.begin()));
+  for (; !owed_releases_.empty(); owed_releases_.erase(owed_releases_.begin()))
+    VTPM_TRY_VOID(link_.release(*owed_releases_.begin()));
+  return {};
+}
+
+Result<> Keeper::ensure_connected() {
+  if (link_.is_open()) return {};
+  VTPM_TRY(link_, connect(path_));
+  return let_go_of_owed();
+}
+
+// Twice, for it may have cut the connection off: only where it cannot be connected to either it is gone.
+template <class Ask>
+Result<> Keeper::insist(Ask ask) {
+  VTPM_TRY_VOID(ensure_connected());
+  const Result<> first = ask();
+  if (first || first.error().kind() != ErrorCode::Unreachable) return first;
+  VTPM_TRY_VOID(ensure_connected());
+  return ask();
 }
 
 Result<std::vector<HeldInstance>> Keeper::recall() {
@@ -85,6 +110,7 @@ Result<std::vector<HeldInstance>> Keeper::recall() {
 // the keeper had all.
 Result<> Keeper::hold(const HeldInstance& instance) {
   VTPM_TRY(const std::uint64_t number, number_of(instance.id));
+  VTPM_TRY_VOID(ensure_connected());
   if (instance.container)
     VTPM_TRY_VOID(link_.hold({number, HeldKind::Container, 0}, instance.container.get()));
   if (instance.control) VTPM_TRY_VOID(link_.hold({number, HeldKind::Control, 0}, instance.control.get()));
@@ -99,6 +125,7 @@ Result<> Keeper::hold(const HeldInstance& instance) {
 
 Result<> Keeper::hold_node(const std::string& id, std::uint8_t number, int channel) {
   VTPM_TRY(const std::uint64_t instance, number_of(id));
+  VTPM_TRY_VOID(ensure_connected());
   const auto held = link_.hold({instance, HeldKind::Node, number}, channel);
   if (held) return {};
   return held.error().within("instance " + id + ": a node would not outlive both this vtpmd and its engine");
@@ -106,22 +133,38 @@ Result<> Keeper::hold_node(const std::string& id, std::uint8_t number, int chann
 
 Result<> Keeper::drop_node(const std::string& id, std::uint8_t number) {
   VTPM_TRY(const std::uint64_t instance, number_of(id));
-  return link_.drop({instance, HeldKind::Node, number});
+  const HeldKey key{instance, HeldKind::Node, number};
+  const auto dropped = insist([&] { return link_.drop(key); });
+  if (!dropped) owed_drops_.insert(key);
+  return dropped;
 }
 
 Result<> Keeper::release(const std::string& id) {
   VTPM_TRY(const std::uint64_t number, number_of(id));
-  return link_.release(number);
+  const auto released = insist([&] { return link_.release(number); });
+  if (!released) owed_releases_.insert(number);
+  return released;
 }
 
-Result<> Keeper::replace(const std::vector<HeldInstance>& instances) {
-  VTPM_TRY(link_, start_another(engine_path_, path_));
+// A keeper that lives is not replaced: it has every engine's socket, and would have them for ever behind a
+// path that is another's.
+Result<> Keeper::restore(const std::vector<HeldInstance>& instances) {
+  link_.close();
+  const auto connected = ensure_connected();
+  if (!connected && connected.error().kind() == ErrorCode::Unreachable) {
+    owed_releases_.clear();  // it holds nothing
+    owed_drops_.clear();
+    VTPM_TRY(link_, start_another(engine_path_, path_));
+  } else if (!connected) {
+    return connected.error();
+  }
   for (const HeldInstance& instance : instances)
     VTPM_TRY_VOID(hold(instance));
   return {};
 }
 
 Result<> Keeper::quit() {
+  VTPM_TRY_VOID(ensure_connected());
   return link_.quit();
 }
 

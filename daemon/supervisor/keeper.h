@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The keeper as vtpmd uses it: a process that holds what a later vtpmd needs to take living engines back
-// (PRIVSEP.md: "When vtpmd dies"). Blocking; one thread at a time (the "keeper" worker).
+// (PRIVSEP.md: "When vtpmd dies"). Blocking; one thread at a time (the "keeper" worker). Calls after a lost
+// connection first connect again. Of their errors, Unreachable alone says that there is no keeper any more.
 #pragma once
 
 #include "daemon/ipc/keeper_link.h"
 
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -38,20 +40,29 @@ class Keeper {
   Result<> hold_node(const std::string& id, std::uint8_t number, int channel);
   Result<> drop_node(const std::string& id, std::uint8_t number);
   Result<> release(const std::string& id);
-  // After its death: starts another that holds all of these.
-  Result<> replace(const std::vector<HeldInstance>& instances);
+  // After the connection was lost: connects again to the keeper if it lives, or starts another; and it holds
+  // all of these. It lives and does not answer: Timeout, and it is not replaced.
+  Result<> restore(const std::vector<HeldInstance>& instances);
   // Ends it, in order.
   Result<> quit();
-  // A duplicate of the connection, which hangs up when the keeper is gone.
+  // A duplicate of the connection, which hangs up when it is lost.
   Result<UniqueFd> watch() const { return link_.watch(); }
 
  private:
   Keeper(std::string engine_path, std::string path, ipc::KeeperLink link)
       : engine_path_(std::move(engine_path)), path_(std::move(path)), link_(std::move(link)) {}
 
+  Result<> ensure_connected();
+  template <class Ask>
+  Result<> insist(Ask ask);
+  Result<> let_go_of_owed();
+
   std::string engine_path_;
   std::string path_;
   ipc::KeeperLink link_;
+  // What it was to let go of while it could not be told.
+  std::set<std::uint64_t> owed_releases_;
+  std::set<ipc::HeldKey> owed_drops_;
 };
 
 }  // namespace vtpm::supervisor

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the keeper has is neither lost nor held for ever: when it does not answer in time, when it dies with
+// vtpmd, when vtpmd cannot start.
+#include "tests/integration/supervisor/json_call.h"
+
+#include <vtpm/os/file.h>
+
+#include <signal.h>
+
+#include <filesystem>
+
+using namespace vtpm;
+using namespace vtpm::test;
+
+namespace {
+
+// The processes of the place's vtpm-engine program that run now: zygotes, engines; or keepers alone.
+std::vector<pid_t> processes(const Place& place, std::string_view role) {
+  std::vector<pid_t> found;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    std::error_code error;
+    if (std::filesystem::read_symlink(entry.path() / "exe", error) != place.programs() + "/vtpm-engine")
+      continue;
+    const auto line = read_file(entry.path() / "cmdline", 4096);
+    if (line && as_text(*line).find(role) != std::string_view::npos)
+      found.push_back(static_cast<pid_t>(std::stol(entry.path().filename())));
+  }
+  return found;
+}
+
+pid_t keeper_of(const Place& place) {
+  const auto keepers = processes(place, "keeper");
+  REQUIRE(keepers.size() == 1);
+  return keepers.front();
+}
+
+std::unique_ptr<Daemon> start(const Place& place) {
+  auto daemon = Daemon::start(place);
+  INFO(place.log());
+  REQUIRE(daemon->ready());
+  return daemon;
+}
+
+bool is_running(const Daemon& daemon, const std::string& id) {
+  return call(daemon, "GET", "/v1/instances/" + id)["state"] == "running";
+}
+
+bool says(const Place& place, std::string_view text) {
+  return place.log().find(text) != std::string::npos;
+}
+
+}  // namespace
+
+TEST_CASE("keeping: a keeper that was late once has everything, lets go of what ends, and is not replaced") {
+  const Place place;
+  auto daemon = start(place);
+  const std::string before = create(*daemon), ending = create(*daemon);
+  const pid_t keeper = keeper_of(place);
+  REQUIRE(::kill(keeper, SIGSTOP) == 0);
+  const std::string meanwhile = create(*daemon);  // as late as the keeper's deadline
+  CHECK(says(place, "instance " + meanwhile + " would end with this vtpmd"));
+  REQUIRE(::kill(keeper, SIGCONT) == 0);
+  REQUIRE(eventually([&] { return says(place, "the keeper has everything again"); }));
+  const std::string later = create(*daemon);
+  CHECK_FALSE(says(place, "instance " + later + " would end with this vtpmd"));
+  call(*daemon, "DELETE", "/v1/instances/" + ending);
+  CHECK_FALSE(says(place, "no orderly end"));
+  CHECK(keeper_of(place) == keeper);
+  daemon->stop(SIGKILL);
+  daemon = start(place);
+  INFO(place.log());
+  CHECK(call(*daemon, "GET", "/v1/instances")["instances"].size() == 3);
+  for (const std::string& id : {before, meanwhile, later})
+    CHECK(is_running(*daemon, id));
+  CHECK(daemon->stop(SIGTERM) == 0);
+  CHECK(eventually([&] { return processes(place, "").empty(); }));
+}
+
+TEST_CASE("keeping: with vtpmd and the keeper the instances end, and the next vtpmd says so and goes on") {
+  const Place place;
+  auto daemon = start(place);
+  const std::string ephemeral = create(*daemon);
+  const std::string durable = create(*daemon, R"({"durable":true,"name":"keep"})");
+  REQUIRE(::kill(keeper_of(place), SIGSTOP) == 0);  // so that vtpmd does not start another
+  daemon->stop(SIGKILL);
+  REQUIRE(::kill(keeper_of(place), SIGKILL) == 0);
+  CHECK(eventually([&] { return processes(place, "").empty(); }));
+  daemon = start(place);
+  INFO(place.log());
+  CHECK(status_of(*daemon, "GET", "/v1/instances/" + ephemeral) == 404);
+  CHECK(eventually([&] { return is_running(*daemon, durable); }));
+  CHECK(says(place, "1 instances of an earlier vtpmd are marked destroyed"));
+  daemon->stop(SIGKILL);
+  daemon = start(place);
+  // It may have been killed before the keeper had the new engine.
+  CHECK(eventually([&] { return is_running(*daemon, durable); }));
+}
+
+TEST_CASE("keeping: a start that fails leaves what is held alive, and the next start takes it back") {
+  const Place place;
+  auto daemon = start(place);
+  const std::string id = create(*daemon);
+  const auto pid = call(*daemon, "GET", "/v1/instances/" + id)["pid"];
+  daemon->stop(SIGKILL);
+  const auto refused = Daemon::start(place, "swtpm:path=/nonexistent/socket");
+  CHECK_FALSE(refused->ready());
+  CHECK(says(place, "the anchor cannot be opened"));
+  daemon = start(place);
+  CHECK(is_running(*daemon, id));
+  CHECK(call(*daemon, "GET", "/v1/instances/" + id)["pid"] == pid);
+}
