@@ -59,6 +59,8 @@ Result<int> run() {
 Result<int> keep() {
   ignore_signals();
   ::signal(SIGTERM, SIG_DFL);
+  // Again: from now on SO_PEERCRED names this process to who connects, not the vtpmd that made the socket.
+  if (::listen(kControlFd, SOMAXCONN) != 0) return errno_error("listen", errno);
   VTPM_TRY(const SyscallFilter filter, SyscallFilter::compile(Role::Keeper));
   VTPM_TRY(const std::size_t descriptors, enter_keeper_jail(filter));
   return run_keeper(UniqueFd(kControlFd), descriptors);

@@ -92,6 +92,11 @@ Result<> KeeperLink::answers() {
   return first.error();
 }
 
+Result<pid_t> KeeperLink::pid() const {
+  VTPM_TRY(const PeerCredentials keeper, peer_credentials(socket_.get()));
+  return keeper.pid;
+}
+
 Result<UniqueFd> KeeperLink::watch() const {
   UniqueFd copy(::fcntl(socket_.get(), F_DUPFD_CLOEXEC, 3));
   if (!copy) return errno_error("the keeper cannot be watched", errno);

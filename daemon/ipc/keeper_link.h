@@ -48,6 +48,8 @@ class KeeperLink {
   Result<> quit();
   // Whether the keeper serves this connection, within kAnswers.
   Result<> answers();
+  // For people: the process that listened when this link was connected.
+  Result<pid_t> pid() const;
   // Not after an error that made the link useless.
   bool is_open() const noexcept { return static_cast<bool>(socket_); }
   // The keeper may serve another connection then. Whoever watches this one sees it hang up.

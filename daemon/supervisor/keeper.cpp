@@ -52,21 +52,37 @@ Result<ipc::KeeperLink> start_another(const std::string& engine_path, const std:
   return ipc::KeeperLink::start(engine_path, listener, path, STDERR_FILENO);
 }
 
+std::string name_of(const ipc::KeeperLink& link, const std::string& path) {
+  const auto pid = link.pid();
+  return (pid ? "process " + std::to_string(*pid) : std::string("the process")) +
+         " (vtpm-engine keeper) at " + path;
+}
+
 // Unreachable: there is none. One that holds nothing may be ending in this moment.
 Result<ipc::KeeperLink> connect(const std::string& path) {
   VTPM_TRY(ipc::KeeperLink link, ipc::KeeperLink::connect(path));
+  const std::string name = name_of(link, path);
   const auto answers = link.answers();
+  if (!answers && answers.error().kind() == ErrorCode::Timeout)
+    return Error(ErrorCode::Timeout,
+                 name +
+                     " has the TPMs of an earlier vtpmd and does not answer. Continue it (SIGCONT) if it was "
+                     "stopped; SIGTERM ends it and, in order, its TPMs");
   if (!answers) return answers.error().within(path);
   return link;
 }
 
 }  // namespace
 
+std::string Keeper::name() const {
+  return name_of(link_, path_);
+}
+
 Result<std::unique_ptr<Keeper>> Keeper::start(std::string engine_path, const std::string& runtime_dir) {
   std::string path = runtime_dir + "/keeper.sock";
   auto link = connect(path);
   if (!link && link.error().kind() == ErrorCode::Unreachable) link = start_another(engine_path, path);
-  if (!link) return link.error().within("the keeper of an earlier vtpmd");
+  if (!link) return link.error();
   return std::unique_ptr<Keeper>(new Keeper(std::move(engine_path), std::move(path), std::move(*link)));
 }
 

@@ -32,6 +32,8 @@ class Keeper {
   // answer: Timeout; it is not replaced, for the engines would end with it.
   static Result<std::unique_ptr<Keeper>> start(std::string engine_path, const std::string& runtime_dir);
 
+  // "process N (vtpm-engine keeper) at PATH", for messages that say which process an operator may end.
+  std::string name() const;
   // All that it holds, in the order of the ids.
   Result<std::vector<HeldInstance>> recall();
   // Holds duplicates of what is there. Nodes for which there is no room are logged, and no error.

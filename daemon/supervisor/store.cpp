@@ -233,6 +233,11 @@ Result<bool> Store::is_destroyed(const std::string& id) {
   return select.bind(1, std::string_view(id)).step();
 }
 
+Result<bool> Store::is_known(const std::string& id) {
+  VTPM_TRY(Statement select, database_->prepare("SELECT 1 FROM instance WHERE id = ?1"));
+  return select.bind(1, std::string_view(id)).step();
+}
+
 Result<> Store::set_state(const std::string& id, std::string_view state,
                           const std::optional<std::string>& reason) {
   VTPM_TRY(Statement update,

@@ -89,6 +89,8 @@ class Store {
   Result<std::vector<StoredInstance>> durable_instances();
   // Whether there is a row of that id, and it is of a destroyed instance.
   Result<bool> is_destroyed(const std::string& id);
+  // Whether it was ever added.
+  Result<bool> is_known(const std::string& id);
 
   const LogStore& log() const noexcept { return log_; }
 

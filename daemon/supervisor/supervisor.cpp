@@ -85,21 +85,45 @@ bool can_be_taken_back(const StoredRunning& stored) {
   return !stored.durable || parse_runtime(stored.runtime, stored.log_index);
 }
 
-// What the database and the keeper both have. The keeper lets go of the rest: those engines end.
-Result<std::vector<LeftRunning>> match(Store& store, Keeper& keeper) {
+struct Matched {
+  std::vector<LeftRunning> left;  // what the database and the keeper both have
+  std::vector<std::string> over;  // what the keeper has although the database has ended it
+};
+
+// The keeper is given an instance once its row is committed.
+Error held_by_others(const std::string& id, const Keeper& keeper, const std::string& state_dir) {
+  return Error(
+      ErrorCode::Configuration,
+      keeper.name() + " has instance " + id + ", which " + state_dir +
+          "/vtpm.db has never known: its vtpmd had another state directory, or the database is "
+          "another one. Start vtpmd with the state directory of these TPMs; or end them all, in order, "
+          "by SIGTERM to that process");
+}
+
+// Changes nothing: a start that fails is no reason for an engine to end.
+Result<Matched> match(Store& store, Keeper& keeper, const std::string& state_dir) {
   VTPM_TRY(std::vector<StoredRunning> rows, store.left_running());
   VTPM_TRY(std::vector<HeldInstance> held, keeper.recall());
-  std::vector<LeftRunning> both;
+  Matched matched;
   for (HeldInstance& one : held) {
+    VTPM_TRY(const bool known, store.is_known(one.id));
+    if (!known) return held_by_others(one.id, keeper, state_dir);
     const auto row =
         std::find_if(rows.begin(), rows.end(), [&](const auto& r) { return r.row.id == one.id; });
     // Without its engine's pidfd: the earlier vtpmd died before the keeper had all.
     if (row != rows.end() && one.engine && can_be_taken_back(*row))
-      both.push_back({std::move(row->row), row->log_index, std::move(row->runtime), std::move(one)});
+      matched.left.push_back({std::move(row->row), row->log_index, std::move(row->runtime), std::move(one)});
     else
-      VTPM_TRY_VOID(keeper.release(one.id));
+      matched.over.push_back(std::move(one.id));
   }
-  return both;
+  return matched;
+}
+
+// Those engines end.
+Result<> release_all(Keeper& keeper, const std::vector<std::string>& ids) {
+  for (const std::string& id : ids)
+    VTPM_TRY_VOID(keeper.release(id));
+  return {};
 }
 
 Result<std::uint64_t> log_start(Store& store, anchor::Anchor& anchor, const Options& options,
@@ -207,7 +231,8 @@ Result<Ground> prepare(const Options& options) {
   VTPM_TRY_VOID(refuse_lost_key(options.state_dir, *ground.store));
   VTPM_TRY(ground.engines, Engines::start(options.engine));
   VTPM_TRY(ground.keeper, Keeper::start(options.engine, options.runtime_dir));
-  VTPM_TRY(ground.left, match(*ground.store, *ground.keeper));
+  VTPM_TRY(Matched matched, match(*ground.store, *ground.keeper, options.state_dir));
+  ground.left = std::move(matched.left);
   auto anchor = anchor::open_anchor(config, [&engines = *ground.engines] { return engines.spawn(); });
   if (!anchor) return anchor.error().within("the anchor cannot be opened");
   ground.anchor = std::move(*anchor);
@@ -215,6 +240,7 @@ Result<Ground> prepare(const Options& options) {
   VTPM_TRY(ground.durable, ground.store->durable_instances());
   VTPM_TRY_VOID(sort_out_slot_files(*ground.store, options.state_dir, ground.durable));
   tell_apart(ground.left, ground.durable);
+  VTPM_TRY_VOID(release_all(*ground.keeper, matched.over));
   return ground;
 }
 

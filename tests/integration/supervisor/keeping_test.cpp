@@ -109,3 +109,39 @@ TEST_CASE("keeping: a start that fails leaves what is held alive, and the next s
   CHECK(is_running(*daemon, id));
   CHECK(call(*daemon, "GET", "/v1/instances/" + id)["pid"] == pid);
 }
+
+TEST_CASE("keeping: vtpmd with another state directory refuses to start, and says who holds what and why") {
+  Place place;
+  auto daemon = start(place);
+  const std::string id = create(*daemon);
+  daemon->stop(SIGKILL);
+  const std::string keeper = std::to_string(keeper_of(place));
+  std::filesystem::rename(place.state(), place.directory / "theirs");
+  std::filesystem::create_directory(place.state());
+  std::filesystem::permissions(place.state(), std::filesystem::perms::all);
+  const auto refused = Daemon::start(place);
+  CHECK_FALSE(refused->ready());
+  INFO(place.log());
+  CHECK(says(place, "process " + keeper + " (vtpm-engine keeper) at " + place.runtime() + "/keeper.sock"));
+  CHECK(says(place, place.state() + "/vtpm.db"));
+  CHECK(says(place, "SIGTERM"));
+  std::filesystem::remove_all(place.state());
+  std::filesystem::rename(place.directory / "theirs", place.state());
+  daemon = start(place);
+  CHECK(is_running(*daemon, id));
+}
+
+TEST_CASE("keeping: beside a keeper that does not answer no vtpmd starts, and it says which process it is") {
+  const Place place;
+  auto daemon = start(place);
+  const std::string id = create(*daemon);
+  const pid_t keeper = keeper_of(place);
+  daemon->stop(SIGKILL);
+  REQUIRE(::kill(keeper, SIGSTOP) == 0);
+  const auto refused = Daemon::start(place);
+  CHECK_FALSE(refused->ready());
+  CHECK(says(place, "process " + std::to_string(keeper) + " (vtpm-engine keeper)"));
+  REQUIRE(::kill(keeper, SIGCONT) == 0);
+  daemon = start(place);
+  CHECK(is_running(*daemon, id));
+}
