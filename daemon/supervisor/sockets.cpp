@@ -29,11 +29,11 @@ Result<> bind_to(int socket, const SocketSpec& spec) {
     return Error(ErrorCode::Configuration,
                  spec.path + ": longer than a Unix socket's path may be (107 bytes)");
   std::memcpy(address.sun_path, spec.path.c_str(), spec.path.size() + 1);
-  const mode_t before = ::umask(0777);  // nobody connects before the mode and the group are right
-  const int status = ::bind(socket, reinterpret_cast<const sockaddr*>(&address), sizeof address);
-  const int error = errno;
-  ::umask(before);
-  if (status != 0) return errno_error(spec.path, error);
+  // Nobody connects before the mode and the group are right: Linux gives the file the mode of the socket. Not
+  // by umask(2), which is every thread's.
+  if (::fchmod(socket, 0) != 0) return errno_error(spec.path, errno);
+  if (::bind(socket, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+    return errno_error(spec.path, errno);
   if (spec.group && ::lchown(spec.path.c_str(), static_cast<uid_t>(-1), *spec.group) != 0)
     return errno_error(spec.path + ": changing the group (the daemon's user must be a member)", errno);
   if (::chmod(spec.path.c_str(), spec.mode) != 0) return errno_error(spec.path, errno);
