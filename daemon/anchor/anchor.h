@@ -25,6 +25,7 @@ struct AnchorConfig {
   std::set<unsigned> pcrs = {0, 1, 2, 3, 4, 5, 6, 7};  // selected in quotes, SHA-256 bank
   std::set<unsigned>
       seal_pcrs;  // the host state key is sealed to their values when it is made; empty: to none
+  std::function<void(std::string_view)> report = [](std::string_view) {};  // warnings, for people
 };
 
 struct AnchorIdentity {

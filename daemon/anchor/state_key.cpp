@@ -157,7 +157,10 @@ Result<std::optional<Secret>> load_sealed_key(tss::Esys& esys, const AnchorConfi
   if (!secret) return std::move(secret).error();
   if (key->pcrs != config.seal_pcrs) {
     key->pcrs = config.seal_pcrs;
-    VTPM_TRY_VOID(seal_into(esys, parent, *key, *secret, path));
+    // The next start tries again; the secret that was had is good meanwhile.
+    const auto sealed = seal_into(esys, parent, *key, *secret, path);
+    if (!sealed)
+      config.report(path + ": not sealed to the PCRs asked for, but as before: " + sealed.error().context);
   }
   return std::optional<Secret>(std::move(*secret));
 }

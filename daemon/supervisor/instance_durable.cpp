@@ -11,6 +11,8 @@
 namespace vtpm::supervisor {
 namespace {
 
+constexpr std::chrono::seconds kAnchoring{10};  // in total, while vtpmd hands over
+
 // Errors that the same try would meet again: the state is damaged, the host key is not to be had, the tenant
 // made its own identity impossible. After another one the instance is as it was.
 bool is_lasting(ErrorCode code) noexcept {
@@ -93,7 +95,10 @@ asio::awaitable<void> Instances::anchor_states() {
   for (const auto& [id, instance] : registry_.all())
     if (instance.row.durable && std::holds_alternative<Running>(instance.state)) ids.push_back(id);
   std::vector<log::InstanceState> changed;
+  const auto until = std::chrono::steady_clock::now() + kAnchoring;
   for (const std::string& id : ids) {
+    // The next vtpmd asks the rest.
+    if (handing_over_ && std::chrono::steady_clock::now() > until) break;
     auto state = running(id);
     if (!state) continue;
     const auto supervision = (*state)->supervision;
@@ -104,13 +109,21 @@ asio::awaitable<void> Instances::anchor_states() {
     const Result<std::uint64_t> sequence = co_await run_on(workers_.engines, ask);
     Instance* instance = registry_.find(id);
     if (!sequence || instance == nullptr || *sequence <= instance->row.durable->sequence) continue;
-    instance->row.durable->sequence = *sequence;
     changed.push_back({now_ms(), id, *sequence});
   }
   if (changed.empty()) co_return;
   const auto note = [this, changed] { return store_.note_states(changed); };
   const auto noted = co_await run_on(workers_.store, note);
-  if (!noted) log_line(LogLevel::Error, "durable instances' states are not logged: " + noted.error().context);
+  if (!noted) {
+    log_line(LogLevel::Error, "durable instances' states are not logged: " + noted.error().context);
+    co_return;
+  }
+  for (const auto& [time, id, sequence] : changed) {
+    Instance* instance = registry_.find(id);
+    if (instance == nullptr || !instance->row.durable) continue;
+    std::uint64_t& anchored = instance->row.durable->sequence;
+    anchored = std::max(anchored, sequence);
+  }
 }
 
 // Whoever uses a stopped instance from outside a container starts it, with no container measured.

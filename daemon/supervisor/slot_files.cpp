@@ -61,7 +61,11 @@ Result<> lock(int fd, std::chrono::milliseconds patience, const std::string& pat
   while (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK && errno != EINTR) return errno_error(path, errno);
     if (std::chrono::steady_clock::now() >= end)
-      return Error(ErrorCode::Busy, path + ": an earlier engine of this instance has not ended yet");
+      return Error(ErrorCode::Busy,
+                   path +
+                       ": an earlier engine of this instance has not ended yet. If it does not end, whatever "
+                       "holds its socket is lost: end the vtpm-engine process that has this directory's "
+                       "slot-a open (fuser -v) with SIGKILL; what it answered is in the files");
     std::this_thread::sleep_for(kLockPause);
   }
   return {};

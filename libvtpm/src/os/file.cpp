@@ -7,12 +7,16 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstring>
+#include <memory>
 
 namespace vtpm {
 
 Result<Bytes> read_all(int fd, std::size_t limit) {
   Bytes bytes;
   std::array<std::uint8_t, 16384> buffer;
+  const auto wipe = [](auto* used) { ::explicit_bzero(used->data(), used->size()); };  // it may be a key
+  const std::unique_ptr<decltype(buffer), decltype(wipe)> wiped(&buffer, wipe);
   for (;;) {
     const ssize_t n = ::read(fd, buffer.data(), buffer.size());
     if (n < 0 && errno == EINTR) continue;

@@ -9,6 +9,7 @@
 #include <vtpm/os/file.h>
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -234,6 +235,23 @@ TEST_CASE("state key: it is sealed again to the PCRs that are asked for") {
   CHECK(key_of(machine, config) == key);
   REQUIRE(extend(*machine.esys(), 16).has_value());
   CHECK(refusal(machine, config).kind() == ErrorCode::Configuration);
+}
+
+TEST_CASE("state key: one that cannot be sealed to other PCRs is had all the same, and it is told") {
+  REQUIRE_SWTPM();
+  Machine machine;
+  const Bytes key = key_of(machine, sealed_to(machine, {16}));
+  const std::string in_the_way = anchor::sealed_key_path(machine.state_dir()) + ".new";
+  REQUIRE(::mkdir(in_the_way.c_str(), 0700) == 0);
+  std::string told;
+  auto config = machine.config();
+  config.report = [&](std::string_view text) { told = text; };
+  CHECK(key_of(machine, config) == key);
+  CHECK(told.find(anchor::sealed_key_path(machine.state_dir())) != std::string::npos);
+  REQUIRE(::rmdir(in_the_way.c_str()) == 0);
+  told.clear();
+  CHECK(key_of(machine, config) == key);
+  CHECK(told.empty());
 }
 
 TEST_CASE("state key: a file that cannot be written leaves no key in the TPM") {
