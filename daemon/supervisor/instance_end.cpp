@@ -131,6 +131,7 @@ Task<> Instances::end_container(std::string container, uid_t owner) {
 asio::awaitable<void> Instances::stop() {
   stopping_ = true;
   interval_.cancel();
+  host_key_.give_up();  // an anchor that hangs must not keep the daemon
   for (const auto& [id, instance] : registry_.all())
     if (std::holds_alternative<Running>(instance.state))
       spawn(executor_, "end of an instance", end_quietly(id, "supervisor-stopped"));

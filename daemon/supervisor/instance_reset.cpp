@@ -64,7 +64,8 @@ asio::awaitable<void> Instances::reset_in_turn(std::string id, std::string how) 
 
   const EngineLimits limits = limits_of(row);
   Result<Manufactured> next = Error(
-      ErrorCode::Conflict, "more than " + std::to_string(kMaxDeaths) + " of its engines died within 60 s");
+      ErrorCode::Conflict, "more than " + std::to_string(kMaxDeaths) +
+                               " of its engines died within 60 s; vtpmctl attach or create starts it again");
   if (deaths <= kMaxDeaths) {
     asio::steady_timer pause(executor_, kPause * (deaths - 1));
     co_await pause.async_wait(kResume);
@@ -95,7 +96,9 @@ asio::awaitable<void> Instances::reset_in_turn(std::string id, std::string how) 
     state.made.limits.reset();
     const std::string reason = "its engine ended (" + how + "), and: " + logged.error().context;
     log_line(LogLevel::Error, "instance " + id + " has failed: " + reason);
-    co_await cannot_start(id, std::move(state.made), Error(ErrorCode::Conflict, reason));
+    // While vtpmd stops the next one starts it.
+    const ErrorCode kind = stopping_ && !next ? next.error().kind() : ErrorCode::Conflict;
+    co_await cannot_start(id, std::move(state.made), Error(kind, reason));
     co_return;
   }
   Durable& durable = *registry_.find(id)->row.durable;

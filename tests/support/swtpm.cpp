@@ -124,6 +124,10 @@ void Swtpm::kill() {
   pid_ = -1;
 }
 
+void Swtpm::signal(int number) const {
+  ::kill(pid_, number);
+}
+
 std::function<Result<Bytes>(BytesView)> Swtpm::connect() const {
   auto fd = std::make_shared<UniqueFd>(connect_stream(socket_));
   return [fd](BytesView command) -> Result<Bytes> {

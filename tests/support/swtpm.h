@@ -46,6 +46,8 @@ class Swtpm {
   std::string tcti() const { return "swtpm:path=" + socket_; }
   // As a machine that loses power.
   void kill();
+  // SIGSTOP and SIGCONT: a TPM that hangs.
+  void signal(int number) const;
   // A new connection: one command to its response. Blocks while another client is connected.
   std::function<Result<Bytes>(BytesView)> connect() const;
 

@@ -6,7 +6,11 @@
 #include <vtpm/evidence/verifier.h>
 #include <vtpm/os/encoding.h>
 
+#include <signal.h>
+
+#include <chrono>
 #include <filesystem>
+#include <thread>
 
 using namespace vtpm;
 using namespace vtpm::test;
@@ -70,4 +74,23 @@ TEST_CASE("vtpmd with a TPM: evidence verifies to it, its end is reported, and i
   open_sockets(chip.path());
   CHECK(eventually([&] { return status_of(*daemon, "POST", target, body) == 200; }));
   CHECK(call(*daemon, "GET", "/v1/anchor")["state"] == "ready");
+}
+
+TEST_CASE("vtpmd with a TPM that hangs: it stops, although a durable instance waits for the host key") {
+  if (!has_program("swtpm")) VTPM_SKIP("swtpm is not installed");
+  const TempDir chip;
+  const auto swtpm = Swtpm::start(chip.path());
+  open_sockets(chip.path());
+  const Place place;
+  const auto daemon = Daemon::start(place, swtpm->tcti());
+  INFO(place.log());
+  REQUIRE(daemon->ready());
+  swtpm->signal(SIGSTOP);
+  std::thread asks([client = daemon->client()] {
+    (void)client.call("POST", "/v1/instances", R"({"durable":true,"name":"keep"})");
+  });
+  std::this_thread::sleep_for(std::chrono::seconds(1));  // nothing shows an instance that is being made
+  CHECK(daemon->stop(SIGTERM) == 0);
+  asks.join();
+  swtpm->signal(SIGCONT);
 }
