@@ -19,6 +19,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
+constexpr auto kBeforeServing = 5s;  // at most, until all engines have answered
+constexpr auto kBetweenReports = 1s;
 constexpr auto kBeforeAnother = 1s;  // until it is tried again to give a keeper everything, or to watch it
 
 // Waits until the engine has done what the dead vtpmd asked of it; the event log as its PCRs bear it out.
@@ -27,6 +29,7 @@ Result<log::EventLog> join(Engine& engine, const log::EventLog& recorded,
                            const std::optional<EngineLimits>& changed) {
   if (has_ended(engine.pidfd.get()))
     return Error(ErrorCode::Unreachable, "its engine ended while no vtpmd ran");
+  engine.begin_conversation();
   VTPM_TRY_VOID(engine.link->take_over());
   VTPM_TRY(const tpm::PcrValues pcrs,
            identity::read_pcrs(*engine.link, {tpm::kLaunchPcr, tpm::kOperatorPcr}));
@@ -148,56 +151,73 @@ asio::awaitable<void> Instances::watch_keeper() {
   }
 }
 
-asio::awaitable<void> Instances::take_back(std::vector<LeftRunning> left,
-                                           std::function<void(std::size_t)> progress) {
-  taking_back_ = left.size();
-  for (LeftRunning& instance : left)
-    spawn(executor_, "take-over of an instance", take_back_one(std::move(instance)));
-  while (taking_back_ > 0) {
+// All are known at once, as between two states: who asks for one waits for it, the others are not held up by
+// an engine that does not answer.
+asio::awaitable<std::size_t> Instances::take_back(std::vector<LeftRunning> left,
+                                                  std::function<void(std::size_t)> progress) {
+  for (LeftRunning& instance : left) {
+    auto runtime = parse_runtime(instance.runtime, instance.log_index);
+    const std::string id = instance.row.id;
+    const Result<> known =
+        runtime ? registry_.add(instance.row, SIZE_MAX) : Result<>(std::move(runtime).error());
+    if (!known) {
+      log_line(LogLevel::Error, "instance " + id + " cannot be taken back: " + known.error().context);
+      spawn(executor_, "end of an instance", give_back(id));
+      continue;
+    }
+    become(id, Starting{runtime->made});
+    ++taking_back_;
+    spawn(executor_, "take-over of an instance", take_back_one(std::move(instance), std::move(*runtime)));
+  }
+  const auto until = std::chrono::steady_clock::now() + kBeforeServing;
+  while (taking_back_ > 0 && !stopping_ && std::chrono::steady_clock::now() < until) {
     progress(taking_back_);
+    asio::steady_timer pause(executor_, kBetweenReports);
+    const auto look_again = [this](const boost::system::error_code& error) {
+      if (!error) changed_.cancel();
+    };
+    pause.async_wait(look_again);
     co_await wait_for_change();
   }
+  co_return taking_back_;
 }
 
-asio::awaitable<void> Instances::take_back_one(LeftRunning left) {
+asio::awaitable<void> Instances::give_back(std::string id) {
+  co_await let_go(id);
+  const log::InstanceDestroy entry{now_ms(), id, "supervisor-restarted"};
+  const auto end = [this, entry] { return store_.end_instance(entry, "destroyed"); };
+  const auto logged = co_await run_on(workers_.store, end);
+  if (!logged) log_line(LogLevel::Error, "instance " + id + ": not logged: " + logged.error().context);
+}
+
+asio::awaitable<void> Instances::take_back_one(LeftRunning left, Runtime runtime) {
   const std::string id = left.row.id;
-  auto runtime = parse_runtime(left.runtime, left.log_index);
-  if (runtime) {
-    auto engine =
-        std::make_shared<Engine>(Engine{std::make_unique<ipc::EngineLink>(std::move(left.held.control)),
-                                        std::move(left.held.engine), runtime->made.engine_pid});
-    engines_.took_over(engine->pid);
-    // An engine that was not told of limits is of a version that ends at the verb.
-    std::optional<EngineLimits> changed;
-    if (runtime->made.limits && *runtime->made.limits != limits_of(left.row)) changed = limits_of(left.row);
-    const auto talk = [engine, recorded = runtime->made.event_log, changed] {
-      return join(*engine, recorded, changed);
-    };
-    auto joined = co_await run_on(workers_.engines, talk);
-    if (joined) {
-      runtime->made.event_log = std::move(*joined);
-      if (changed) runtime->made.limits = changed;
-    } else {
-      // Its end is noticed as any engine's is.
-      log_line(LogLevel::Error, "instance " + id + " cannot be taken back: " + joined.error().context);
-      engine->kill();
-    }
-    auto of_none = put_back(runtime->nodes, std::move(left.held.nodes));
-    Result<> taken = registry_.add(std::move(left.row), SIZE_MAX);
-    co_await drop_nodes(id, std::move(of_none));
-    if (taken)
-      taken = supervise(id, std::move(engine), std::move(runtime->made), std::move(runtime->nodes),
-                        std::move(left.held.container));
-    if (!taken) co_await end_quietly(id, "engine-died");
-    if (taken && changed) co_await record_quietly(id);
+  auto engine =
+      std::make_shared<Engine>(Engine{std::make_unique<ipc::EngineLink>(std::move(left.held.control)),
+                                      std::move(left.held.engine), runtime.made.engine_pid});
+  engines_.took_over(engine->pid);
+  // An engine that was not told of limits is of a version that ends at the verb.
+  std::optional<EngineLimits> changed;
+  if (runtime.made.limits && *runtime.made.limits != limits_of(left.row)) changed = limits_of(left.row);
+  const auto talk = [engine, recorded = runtime.made.event_log, changed] {
+    return join(*engine, recorded, changed);
+  };
+  auto joined = co_await run_on(workers_.engines, talk);
+  if (joined) {
+    runtime.made.event_log = std::move(*joined);
+    if (changed) runtime.made.limits = changed;
   } else {
-    log_line(LogLevel::Error, "instance " + id + " cannot be taken back: " + runtime.error().context);
-    co_await let_go(id);
-    const log::InstanceDestroy entry{now_ms(), id, "supervisor-restarted"};
-    const auto end = [this, entry] { return store_.end_instance(entry, "destroyed"); };
-    const auto logged = co_await run_on(workers_.store, end);
-    if (!logged) log_line(LogLevel::Error, "instance " + id + ": not logged: " + logged.error().context);
+    // Its end is noticed as any engine's is.
+    log_line(LogLevel::Error, "instance " + id + " cannot be taken back: " + joined.error().context);
+    engine->kill();
   }
+  auto of_none = put_back(runtime.nodes, std::move(left.held.nodes));
+  co_await drop_nodes(id, std::move(of_none));
+  const auto taken = supervise(id, std::move(engine), std::move(runtime.made), std::move(runtime.nodes),
+                               std::move(left.held.container));
+  if (!taken) co_await end_quietly(id, "engine-died");
+  if (taken && changed) co_await record_quietly(id);
+  if (stopping_ && !handing_over_) co_await end_quietly(id, "supervisor-stopped");
   --taking_back_;
   changed_.cancel();
 }
@@ -206,6 +226,7 @@ asio::awaitable<void> Instances::take_back_one(LeftRunning left) {
 asio::awaitable<void> Instances::hand_over() {
   stopping_ = handing_over_ = true;
   interval_.cancel();
+  host_key_.give_up();  // an anchor that hangs must not keep the daemon
   const auto busy = [](const auto& pair) {
     return !std::holds_alternative<Running>(pair.second.state) &&
            !std::holds_alternative<Failed>(pair.second.state) &&

@@ -10,6 +10,7 @@
 #include "daemon/supervisor/keeper.h"
 #include "daemon/supervisor/limits.h"
 #include "daemon/supervisor/registry.h"
+#include "daemon/supervisor/runtime_text.h"
 #include "daemon/supervisor/workers.h"
 
 #include <boost/asio/posix/stream_descriptor.hpp>
@@ -58,9 +59,11 @@ class Instances {
             Registry& registry, EventBus& events, HostKey& host_key, DurableEngines& durable,
             const EngineLimits& limits, std::uint64_t host_start);
 
-  // Takes living engines back, before anything is served. One that has ended or does not answer becomes a
-  // failed instance. `progress` is told from time to time how many are left.
-  asio::awaitable<void> take_back(std::vector<LeftRunning> left, std::function<void(std::size_t)> progress);
+  // Takes living engines back. One that has ended or does not answer within 5 s becomes a failed instance, or
+  // is reset. `progress` is told each second how many are left. Returns, after 5 s at most, how many still
+  // are: those are between two states, and whoever asks for them waits.
+  asio::awaitable<std::size_t> take_back(std::vector<LeftRunning> left,
+                                         std::function<void(std::size_t)> progress);
   // Connects to the keeper again when the connection is lost; starts another when it is gone. Until stop() or
   // hand_over().
   asio::awaitable<void> watch_keeper();
@@ -156,7 +159,8 @@ class Instances {
   void forget_dead_nodes(const std::string& id);
   Task<> record(std::string id);
   asio::awaitable<void> record_quietly(std::string id);
-  asio::awaitable<void> take_back_one(LeftRunning left);
+  asio::awaitable<void> take_back_one(LeftRunning left, Runtime runtime);
+  asio::awaitable<void> give_back(std::string id);
   Task<> begin_watch_of_keeper();
   asio::awaitable<bool> keeper_ended();
   void stop_watching_keeper();

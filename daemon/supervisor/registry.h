@@ -55,11 +55,11 @@ struct Failed {
   bool logged;                               // whether its instance.destroy entry could be written
   std::shared_ptr<Supervision> supervision;  // watches the container: an ephemeral instance goes with it
 };
-// Of durable instances alone. The engine is powered on from the slot files, or ends in order; in both states
-// others wait.
+// Others wait. A durable one's engine is powered on from the slot files; or a living engine is taken back.
 struct Starting {
   Provisioned made;
 };
+// Of durable instances alone: the engine ends in order. Others wait.
 struct Stopping {
   Provisioned made;
 };

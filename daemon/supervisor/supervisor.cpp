@@ -32,7 +32,8 @@ namespace {
 
 constexpr std::size_t kMaxBinary = std::size_t{1} << 30;
 constexpr unsigned kLastWordsSeconds = 5;
-constexpr std::chrono::seconds kProgress{1};  // between two reports of it
+constexpr std::chrono::seconds kProgress{1};                               // between two reports of it
+constexpr std::chrono::microseconds kMoreTime = std::chrono::seconds(30);  // for the service manager to wait
 constexpr const char* kHardwareTpm = "/dev/tpmrm0";
 
 Result<log::Sha256> digest_of_binary(const std::string& path) {
@@ -54,6 +55,7 @@ Result<anchor::AnchorConfig> anchor_config(const Options& options) {
   config.state_dir = options.state_dir;
   config.pcrs = options.anchor_pcrs;
   config.seal_pcrs = options.seal_pcrs;
+  config.report = [](std::string_view text) { log_line(LogLevel::Warning, text); };
   config.embedded = options.anchor == "embedded";
   if (config.embedded) return config;
   config.tcti = options.anchor;
@@ -371,9 +373,15 @@ asio::awaitable<void> Daemon::take_back() {
   const auto progress = [all, next = started](std::size_t left) mutable {
     if (std::chrono::steady_clock::now() < next) return;
     next = std::chrono::steady_clock::now() + kProgress;
-    notify("STATUS=Taking back instances: " + std::to_string(left) + " of " + all + " left");
+    notify("EXTEND_TIMEOUT_USEC=" + std::to_string(kMoreTime.count()) +
+           "\nSTATUS=Taking back instances: " + std::to_string(left) + " of " + all + " left");
   };
-  co_await instances_.take_back(std::move(ground_.left), progress);
+  const std::size_t late = co_await instances_.take_back(std::move(ground_.left), progress);
+  if (late > 0) {
+    log_line(LogLevel::Warning, std::to_string(late) + " of " + all +
+                                    " engines have not answered yet: what is asked of their instances waits");
+    co_return;
+  }
   const auto time =
       std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - started);
   log_line(LogLevel::Info, "took " + all + " instances back in " + std::to_string(time.count()) + " ms");

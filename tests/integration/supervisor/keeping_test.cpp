@@ -7,6 +7,7 @@
 
 #include <signal.h>
 
+#include <algorithm>
 #include <filesystem>
 
 using namespace vtpm;
@@ -144,4 +145,34 @@ TEST_CASE("keeping: beside a keeper that does not answer no vtpmd starts, and it
   REQUIRE(::kill(keeper, SIGCONT) == 0);
   daemon = start(place);
   CHECK(is_running(*daemon, id));
+}
+
+TEST_CASE("keeping: engines that do not answer hold up neither the API nor the other instances") {
+  const Place place;
+  auto daemon = start(place);
+  std::vector<std::string> frozen;
+  std::vector<pid_t> engines;
+  for (int i = 0; i < 8; ++i) {
+    frozen.push_back(create(*daemon));
+    engines.push_back(call(*daemon, "GET", "/v1/instances/" + frozen.back())["pid"].get<pid_t>());
+  }
+  const std::string well = create(*daemon);
+  daemon->stop(SIGKILL);
+  for (const pid_t engine : engines)
+    REQUIRE(::kill(engine, SIGSTOP) == 0);
+  daemon = start(place);
+  INFO(place.log());
+  CHECK(says(place, "engines have not answered yet"));
+  CHECK(call(*daemon, "GET", "/v1/instances")["instances"].size() == 9);
+  const auto starts = [&](const std::string& id) {
+    return call(*daemon, "GET", "/v1/instances/" + id)["state"] == "starting";
+  };
+  const auto waiting = std::find_if(frozen.begin(), frozen.end(), starts);
+  REQUIRE(waiting != frozen.end());
+  CHECK(is_running(*daemon, create(*daemon)));
+  CHECK(eventually([&] { return is_running(*daemon, well); }));
+  // What is asked of one that is between two states waits for the outcome.
+  call(*daemon, "DELETE", "/v1/instances/" + *waiting);
+  CHECK(says(place, "instance " + *waiting + " cannot be taken back"));
+  CHECK(daemon->stop(SIGTERM) == 0);
 }
