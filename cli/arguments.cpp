@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 
 namespace vtpm::cli {
 namespace {
@@ -30,6 +31,15 @@ Result<Bytes> nonce_from(const std::string& text) {
     return Error(ErrorCode::Malformed, "--nonce must have " + std::to_string(evidence::kMinNonce) + " to " +
                                            std::to_string(evidence::kMaxNonce) + " bytes, two digits each");
   return bytes;
+}
+
+Result<std::uint64_t> number_from(const std::string& option, const std::string& text) {
+  std::uint64_t value = 0;
+  const char* const end = text.data() + text.size();
+  const auto [parsed, error] = std::from_chars(text.data(), end, value);
+  if (text.empty() || error != std::errc() || parsed != end)
+    return Error(ErrorCode::Malformed, option + ": '" + text + "' is not a number");
+  return value;
 }
 
 Result<Bytes> sha256_from(const std::string& text) {

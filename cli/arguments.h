@@ -13,6 +13,8 @@ namespace vtpm::cli {
 Result<Bytes> nonce_from(const std::string& text);
 // A SHA-256 digest: 64 hexadecimal digits of either case.
 Result<Bytes> sha256_from(const std::string& text);
+// A value of `option`: decimal digits.
+Result<std::uint64_t> number_from(const std::string& option, const std::string& text);
 
 // Replaces a file atomically, or writes to what is there if it is a device or a pipe. Errors are
 // Configuration.

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "cli/arguments.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
 
@@ -15,7 +16,21 @@ struct Options {
   std::string ek;
   std::string container;
   std::string image;
+  std::vector<std::string> limits;  // NAME=VALUE
 };
+
+// vtpmd knows the names.
+Result<json::Value> limits_from(const std::vector<std::string>& texts) {
+  json::Value limits = json::Value::object();
+  for (const std::string& text : texts) {
+    const auto equals = text.find('=');
+    VTPM_TRY(const std::uint64_t value,
+             number_from("--limit", equals == std::string::npos ? std::string() : text.substr(equals + 1)));
+    if (!limits.emplace(text.substr(0, equals), value).second)
+      return Error(ErrorCode::Malformed, "--limit: " + text.substr(0, equals) + " is there twice");
+  }
+  return limits;
+}
 
 Result<int> create(const Context& context, const Options& options) {
   json::Value body = json::Value::object();
@@ -24,6 +39,9 @@ Result<int> create(const Context& context, const Options& options) {
   if (!options.ek.empty()) body["ek"] = options.ek;
   if (!options.container.empty()) body["container"] = options.container;
   if (!options.image.empty()) body["image"] = options.image;
+  if (!options.limits.empty()) {
+    VTPM_TRY(body["limits"], limits_from(options.limits));
+  }
   VTPM_TRY(const auto answer, context.client().call("POST", "/v1/instances", json::dump(body)));
   VTPM_TRY(const auto instance, parse_answer(answer));
   VTPM_TRY_VOID(context.json ? print_json(instance) : print(shown(instance, "id") + "\n"));
@@ -44,6 +62,9 @@ void add_create(CLI::App& app, Context& context) {
                    "The id of the container that it is for, to be measured");
   verb->add_option("--image", options->image,
                    "The digest of that container's image, to be measured: sha256:HEX");
+  verb->add_option("--limit", options->limits,
+                   "NAME=VALUE: what its tenants may use, instead of vtpmd's default (more than once)")
+      ->allow_extra_args(false);
 }
 
 }  // namespace vtpm::cli

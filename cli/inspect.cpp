@@ -21,6 +21,15 @@ void show_storage(json::Value& instance) {
   instance["slot_b"] = slots[1];
 }
 
+// The members of a member on lines of their own; one line with "-" where it is null.
+void show_members(json::Value& instance, const char* name, const std::string& prefix) {
+  const json::Value members = instance.value(name, json::Value());
+  if (!members.is_object()) return;
+  instance.erase(name);
+  for (const auto& [member, value] : members.items())
+    instance[prefix + member] = value;
+}
+
 Result<int> inspect(const Context& context, const std::string& id) {
   VTPM_TRY(const auto body, context.client().call("GET", instance_target(id)));
   VTPM_TRY(auto instance, parse_answer(body));
@@ -29,6 +38,8 @@ Result<int> inspect(const Context& context, const std::string& id) {
     instance.erase("ek_public");  // long, and for programs
     instance.erase("ak_public");
     show_storage(instance);
+    show_members(instance, "limits", "limit_");
+    show_members(instance, "use", "used_");
   }
   VTPM_TRY_VOID(context.json ? print_json(instance) : print_members(instance));
   return kDone;

@@ -26,7 +26,7 @@ Result<Bytes> EngineLink::exchange(Verb verb, BytesView payload, std::span<const
   if (total_) deadline = std::min(*deadline, *total_);
   auto reply = [&]() -> Result<Transfer> {
     VTPM_TRY_VOID(send_transfer(socket_.get(), request, payload, fds, deadline));
-    VTPM_TRY(Transfer received, receive_transfer(socket_.get(), deadline));
+    VTPM_TRY(Transfer received, receive_reply(deadline));
     if (!received.head.reply || received.head.verb != verb || received.head.id != request.id)
       return Error(ErrorCode::Malformed, "engine frame: not the reply to the request");
     return received;
@@ -108,6 +108,43 @@ Result<> EngineLink::serve(NodeKind kind, UniqueFd fd, std::uint8_t channel) {
   const int number = fd.get();
   VTPM_TRY_VOID(exchange(Verb::Serve, payload, {&number, 1}));
   return {};
+}
+
+// The next frame but for the answer that is owed: that one comes before all others, once.
+Result<Transfer> EngineLink::receive_reply(Deadline deadline) {
+  VTPM_TRY(Transfer received, receive_transfer(socket_.get(), deadline));
+  const FrameHead& head = received.head;
+  if (!owed_ || !head.reply || head.verb != Verb::Status || head.id != *owed_) return received;
+  owed_.reset();
+  return receive_transfer(socket_.get(), deadline);
+}
+
+Result<EngineStatus> EngineLink::status_if_free(Deadline deadline) {
+  const std::lock_guard lock(mutex_);
+  if (!socket_) return Error(ErrorCode::Unreachable, "the engine was given up after an error");
+  const auto give_up_unless_late = [this](Error error) {
+    if (error.kind() != ErrorCode::Timeout) socket_.reset();
+    return error;
+  };
+  const auto answer_to = [this](std::uint32_t id, Deadline until) -> Result<EngineStatus> {
+    VTPM_TRY(const Transfer received, receive_transfer(socket_.get(), until));
+    if (!received.head.reply || received.head.verb != Verb::Status || received.head.id != id)
+      return Error(ErrorCode::Malformed, "engine frame: not the reply to the request");
+    owed_.reset();
+    if (received.head.status != 0) return error_from_reply(received.head.status, received.payload);
+    return decode_status(received.payload);
+  };
+  if (owed_) {
+    const auto late = answer_to(*owed_, after(std::chrono::milliseconds(0)));
+    if (!late) return give_up_unless_late(late.error());
+  }
+  const FrameHead request{Verb::Status, false, false, ++next_id_, 0};
+  const auto sent = send_transfer(socket_.get(), request, {}, {}, deadline);
+  if (!sent) return give_up_unless_late(sent.error());
+  owed_ = request.id;
+  auto status = answer_to(request.id, deadline);
+  if (!status) return give_up_unless_late(status.error());
+  return status;
 }
 
 Result<> EngineLink::set_limits(const EngineLimits& limits) {

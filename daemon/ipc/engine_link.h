@@ -72,6 +72,10 @@ class EngineLink {
   Result<> set_limits(const EngineLimits& limits);
   // Also tells that the engine answers.
   Result<EngineStatus> status();
+  // The same of an engine that may have better things to do, by `deadline`. Timeout: it is not given up for
+  // it, and goes on as if it had not been asked. While it still owes an answer it is not asked again:
+  // Timeout, at once.
+  Result<EngineStatus> status_if_free(Deadline deadline);
   // libtpms' permanent state blob.
   Result<Bytes> permanent_state();
   // TPM2_Shutdown(CLEAR) and power-off, in order. The engine then exits when the link is destroyed.
@@ -79,10 +83,12 @@ class EngineLink {
 
  private:
   Result<Bytes> exchange(Verb verb, BytesView payload, std::span<const int> fds = {});
+  Result<Transfer> receive_reply(Deadline deadline);
 
   std::mutex mutex_;
   UniqueFd socket_;
   std::uint32_t next_id_ = 0;
+  std::optional<std::uint32_t> owed_;  // the id of a status that was not waited for
   Deadline total_;
 };
 

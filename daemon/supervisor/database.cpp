@@ -7,6 +7,7 @@
 #include <sqlite3.h>
 #include <sys/stat.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -15,7 +16,7 @@ namespace {
 
 // "vTPM" as SQLite's application_id: a file of another program is not taken for ours.
 constexpr std::uint64_t kApplicationId = 0x7654504d;
-constexpr std::uint64_t kSchemaVersion = 2;
+constexpr std::uint64_t kSchemaVersion = 3;
 
 constexpr const char* kSchema = R"(
 BEGIN;
@@ -25,16 +26,17 @@ CREATE TABLE node (level INTEGER NOT NULL, idx INTEGER NOT NULL, hash BLOB NOT N
 CREATE TABLE instance (
   id TEXT PRIMARY KEY, name TEXT, owner_uid INTEGER NOT NULL, created INTEGER NOT NULL,
   container TEXT, image TEXT, config TEXT, state TEXT NOT NULL, reason TEXT, log_index INTEGER NOT NULL,
-  durable INTEGER NOT NULL DEFAULT 0, identity TEXT, wrapped_key BLOB, sequence INTEGER, runtime TEXT);
+  durable INTEGER NOT NULL DEFAULT 0, identity TEXT, wrapped_key BLOB, sequence INTEGER, runtime TEXT,
+  limits TEXT);
 CREATE INDEX instance_live ON instance (state) WHERE state <> 'destroyed';
 PRAGMA application_id = 0x7654504d;
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 COMMIT;
 )";
 
-// What version 2 added to version 1, as one commit: a vtpmd that is ended in between finds the one or the
-// other.
-constexpr const char* kFromVersion1 = R"(
+// What each version added to the one before, as one commit: a vtpmd that is ended in between finds the one or
+// the other.
+constexpr std::array kMigrations = {R"(
 BEGIN IMMEDIATE;
 ALTER TABLE instance ADD COLUMN durable INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE instance ADD COLUMN identity TEXT;
@@ -43,7 +45,14 @@ ALTER TABLE instance ADD COLUMN sequence INTEGER;
 ALTER TABLE instance ADD COLUMN runtime TEXT;
 PRAGMA user_version = 2;
 COMMIT;
-)";
+)",
+                                    R"(
+BEGIN IMMEDIATE;
+ALTER TABLE instance ADD COLUMN limits TEXT;
+PRAGMA user_version = 3;
+COMMIT;
+)"};
+static_assert(kMigrations.size() + 1 == kSchemaVersion);
 
 Error sqlite_error(int status, std::string_view file, std::string_view what) {
   ErrorCode code = ErrorCode::Io;
@@ -173,7 +182,7 @@ Result<> Database::check() {
   VTPM_TRY_VOID(id.step());
   if (id.integer(0) != kApplicationId)
     return Error(ErrorCode::Corrupt, file_ + ": is not a database of vtpmd; it was kept as it is");
-  if (id.integer(1) != kSchemaVersion && id.integer(1) != 1)
+  if (id.integer(1) == 0 || id.integer(1) > kSchemaVersion)
     return Error(ErrorCode::Unsupported, file_ + ": has schema version " + std::to_string(id.integer(1)) +
                                              ", this vtpmd knows " + std::to_string(kSchemaVersion));
   VTPM_TRY(Statement quick, prepare("PRAGMA quick_check(1)"));
@@ -190,12 +199,15 @@ Result<> Database::migrate() {
     VTPM_TRY_VOID(found.step());
     version = found.integer(0);
   }
-  if (version == kSchemaVersion) return {};
-  Result<> done = execute(kFromVersion1);
-  // A commit that did not happen leaves the transaction open.
-  if (!done && sqlite3_get_autocommit(handle_) == 0) static_cast<void>(execute("ROLLBACK"));
-  if (!done) return done.error().within("the database cannot be brought to schema version 2");
-  return done;
+  for (; version < kSchemaVersion; ++version) {
+    Result<> done = execute(kMigrations[version - 1]);
+    if (done) continue;
+    // A commit that did not happen leaves the transaction open.
+    if (sqlite3_get_autocommit(handle_) == 0) static_cast<void>(execute("ROLLBACK"));
+    return done.error().within("the database cannot be brought to schema version " +
+                               std::to_string(version + 1));
+  }
+  return {};
 }
 
 Result<> Database::prepare_schema() {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/supervisor/handlers.h"
+#include "daemon/supervisor/metrics.h"
 #include "json/strict.h"
 
 #include <vtpm/os/encoding.h>
@@ -74,19 +75,6 @@ std::string_view state_of(const AnchorHealth& health) noexcept {
   if (!health.failure) return "ready";
   const ErrorCode code = health.failure->kind();
   return code == ErrorCode::Unavailable || code == ErrorCode::Timeout ? "busy" : "unreachable";
-}
-
-struct Family {
-  std::string_view name;
-  std::string_view type;
-  std::string_view help;
-  std::uint64_t value;
-};
-
-std::string exposition(const Family& family) {
-  const std::string name(family.name);
-  return "# HELP " + name + " " + std::string(family.help) + "\n# TYPE " + name + " " +
-         std::string(family.type) + "\n" + name + " " + std::to_string(family.value) + "\n";
 }
 
 struct ProofQuery {
@@ -178,9 +166,11 @@ Task<HttpReply> get_events(Context& context, HttpRequest request) {
   co_return reply;
 }
 
-Task<HttpReply> get_metrics(Context& context, HttpRequest) {
+Task<HttpReply> get_metrics(Context& context, HttpRequest request) {
   std::uint64_t running = 0, failed = 0;
+  std::vector<std::string> ids;  // that the peer may know of
   for (const auto& [id, instance] : context.registry.all()) {
+    if (may_use(request.peer, context.rules, instance.row.owner_uid)) ids.push_back(id);
     running += std::holds_alternative<Running>(instance.state);
     failed += std::holds_alternative<Failed>(instance.state);
   }
@@ -204,6 +194,8 @@ Task<HttpReply> get_metrics(Context& context, HttpRequest) {
   reply.type = "text/plain; version=0.0.4; charset=utf-8";
   for (const Family& family : families)
     reply.body += exposition(family);
+  const auto statuses = co_await context.instances.statuses(std::move(ids));
+  reply.body += exposition(statuses);
   co_return reply;
 }
 

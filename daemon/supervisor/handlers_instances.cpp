@@ -34,6 +34,19 @@ json::Value storage_of(const Context& context, const InstanceRow& row) {
   return {{"slots", context.instances.slot_files().paths(row.id)}, {"sequence", row.durable->sequence}};
 }
 
+// What its engine was told; of an instance without one, what the next will be told.
+json::Value limits_of(const Context& context, const Instance& instance, const Provisioned& made) {
+  if (made.limits) return to_json(*made.limits);
+  if (std::holds_alternative<Running>(instance.state)) return nullptr;
+  return to_json(context.instances.limits_of(instance.row));
+}
+
+json::Value use_of(const ipc::EngineStatus& status) {
+  return {{"commands", status.commands},   {"busy_us", status.busy_us},  {"throttled", status.throttled},
+          {"cancelled", status.cancelled}, {"spaces", status.spaces},    {"swaps", status.swaps},
+          {"evictions", status.evictions}, {"nv_bytes", status.nv_bytes}};
+}
+
 // The instance as the API shows it. Precondition: it is shown.
 json::Value describe(const Context& context, const Instance& instance, const Provisioned& made) {
   const InstanceRow& row = instance.row;
@@ -56,6 +69,8 @@ json::Value describe(const Context& context, const Instance& instance, const Pro
   out["launch"] = to_hex(made.launch);
   out["log_index"] = made.log_index;
   out["nodes"] = nodes_of(instance);
+  out["limits"] = limits_of(context, instance, made);
+  out["use"] = nullptr;  // GET of the one instance asks its engine
   return out;
 }
 
@@ -92,6 +107,9 @@ Result<Order> parse_order(const HttpRequest& request) {
   VTPM_TRY(order.launch.container, json::optional_plain_text(reader, "container", kMaxId));
   VTPM_TRY(order.launch.image, json::optional_content_digest(reader, "image"));
   VTPM_TRY(order.durable, reader.optional_boolean("durable", false));
+  if (const auto limits = reader.optional_member("limits")) {
+    VTPM_TRY(order.limits, read_limits(*limits));
+  }
   VTPM_TRY(const auto ek, reader.optional_string("ek"));
   VTPM_TRY_VOID(reader.done());
   if (ek && *ek != "ecc-p256")
@@ -135,7 +153,8 @@ Result<Measurement> parse_measurement(const std::string& body) {
 
 Task<HttpReply> create_instance(Context& context, HttpRequest request) {
   VTPM_CO_TRY(Order order, parse_order(request));
-  order.quota = is_operator(request.peer, context.rules) ? SIZE_MAX : context.quota;
+  order.limits.by_operator = is_operator(request.peer, context.rules);
+  order.quota = order.limits.by_operator ? SIZE_MAX : context.quota;
   VTPM_CO_TRY(const std::string id, co_await context.instances.create(std::move(order)));
   VTPM_CO_TRY(const json::Value instance, describe(context, id));
   co_return reply_with(instance, 201);
@@ -153,7 +172,11 @@ Task<HttpReply> list_instances(Context& context, HttpRequest request) {
 }
 
 Task<HttpReply> get_instance(Context& context, HttpRequest request) {
-  VTPM_CO_TRY(const json::Value instance, describe(context, request.id));
+  const std::vector<std::string> ids{request.id};
+  const auto statuses = co_await context.instances.statuses(ids);
+  VTPM_CO_TRY(json::Value instance, describe(context, request.id));
+  const auto status = statuses.find(request.id);
+  if (status != statuses.end() && instance["state"] == "running") instance["use"] = use_of(status->second);
   co_return reply_with(instance);
 }
 

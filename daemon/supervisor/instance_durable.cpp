@@ -143,14 +143,19 @@ Task<Manufactured> Instances::resume(InstanceRow row, identity::Identity identit
   co_return co_await run_on(workers_.makers, power);
 }
 
-Task<std::string> Instances::start_again(std::string id, LaunchedFor launch) {
+Task<std::string> Instances::start_again(std::string id, LaunchedFor launch, LimitOrder limits_set) {
   Instance* instance = registry_.find(id);
+  LimitOrder limits_now = instance->row.limits;
+  if (!limits_set.empty()) {
+    VTPM_CO_TRY(limits_now, merged(limits_, limits_now, limits_set));
+  }
   Provisioned before = at_rest(std::move(*resting(*instance)));
   become(id, Starting{before});
   InstanceRow row = instance->row;
   row.container = launch.container;
   row.image = launch.image;
   row.config = launch.config;
+  row.limits = limits_now;
   const std::string document = log::launch_document(launch_of(row));
   const EngineLimits limits = limits_of(row);
   auto made = co_await resume(row, before.identity, document, limits);

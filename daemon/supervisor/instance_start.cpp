@@ -71,14 +71,16 @@ Task<std::string> Instances::create(Order order) {
   if (order.name) VTPM_CO_TRY_VOID(check_name(*order.name));
   VTPM_CO_TRY_VOID(co_await make_way(order));
   VTPM_CO_TRY(const std::optional<std::string> known, known_durable(order));
-  if (known) co_return co_await start_again(*known, std::move(order.launch));
+  if (known) co_return co_await start_again(*known, std::move(order.launch), order.limits);
   co_return co_await create_new(std::move(order));
 }
 
 Task<std::string> Instances::create_new(Order order) {
+  VTPM_CO_TRY_VOID(check_order(limits_, order.limits));
   VTPM_CO_TRY(const std::string id, random_id());
   const LaunchedFor& launch = order.launch;
-  const InstanceRow row{id, order.name, order.owner, now_ms(), launch.container, launch.image, launch.config};
+  InstanceRow row{id, order.name, order.owner, now_ms(), launch.container, launch.image, launch.config};
+  row.limits = order.limits;
   VTPM_CO_TRY_VOID(registry_.add(row, order.quota));
 
   const std::string document =

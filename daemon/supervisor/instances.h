@@ -33,6 +33,7 @@ struct Order {
   std::size_t quota = 0;  // of instances that the owner may have
   std::optional<std::string> name;
   bool durable = false;
+  LimitOrder limits;  // more than the defaults only by an operator
   LaunchedFor launch;
 };
 
@@ -74,10 +75,15 @@ class Instances {
   // committed in the log, now and every `interval`. Until stop() or hand_over().
   asio::awaitable<void> keep_durable(std::chrono::seconds interval);
 
+  // What the engines of those of the instances that run tell of themselves, as far as they do so in time:
+  // within 2 s, for all together.
+  using Statuses = std::map<std::string, ipc::EngineStatus>;
+  asio::awaitable<Statuses> statuses(std::vector<std::string> ids);
+
   // Returns the id once the instance.create entry is committed. A durable instance of that owner and name
   // that is stopped is started again, with this launch measured; one without a name has its container's id
-  // for it. Errors as Registry::add; Conflict when it runs; Corrupt when its state is damaged; Unavailable
-  // while the daemon stops.
+  // for it. Errors as Registry::add and check_order; Conflict when it runs; Corrupt when its state is
+  // damaged; Unavailable while the daemon stops.
   Task<std::string> create(Order order);
   // Serves tenants on one more descriptor, which is what node.backend says. A durable instance that is
   // stopped is started for it. No running instance: NotFound or Conflict. At most 16 nodes.
@@ -113,6 +119,8 @@ class Instances {
   const SlotFiles& slot_files() const noexcept { return durable_.files(); }
 
  private:
+  struct Survey;
+  asio::awaitable<void> ask_status(std::string id, std::shared_ptr<Survey> survey);
   asio::awaitable<void> wait_for_change();
   asio::awaitable<void> settle(std::string id);
   bool is_leaving(const Order& order) const;
@@ -125,7 +133,7 @@ class Instances {
                              std::string runtime);
   asio::awaitable<void> discard(std::string id, std::shared_ptr<Engine> engine);
   // Durable instances (instance_durable.cpp, instance_reset.cpp).
-  Task<std::string> start_again(std::string id, LaunchedFor launch);
+  Task<std::string> start_again(std::string id, LaunchedFor launch, LimitOrder limits = {});
   Task<Manufactured> resume(InstanceRow row, identity::Identity identity, std::string document,
                             EngineLimits limits);
   Task<std::uint64_t> commit_restart(InstanceRow row, const Manufactured& made, const log::Sha256& launch,

@@ -6,6 +6,24 @@
 #include <algorithm>
 
 namespace vtpm::supervisor {
+namespace {
+
+// NULL: none was set.
+std::optional<std::string> limits_column(const InstanceRow& row) {
+  if (row.limits.empty()) return std::nullopt;
+  return limits_text(row.limits);
+}
+
+// A row of which the limits cannot be read must not run without them.
+Result<LimitOrder> limits_of(const Statement& row, int column) {
+  const auto text = row.optional_text(column);
+  if (!text) return LimitOrder{};
+  auto limits = parse_limits_text(*text);
+  if (limits) return limits;
+  return Error(ErrorCode::Corrupt, "the row of instance " + row.text(0) + ": " + limits.error().context);
+}
+
+}  // namespace
 
 Result<std::unique_ptr<Store>> Store::open(const std::string& state_dir) {
   VTPM_TRY(std::unique_ptr<Database> database, Database::open(state_dir + "/vtpm.db"));
@@ -28,12 +46,12 @@ Result<std::uint64_t> Store::add_instance(const InstanceRow& row, const log::Ins
   VTPM_TRY(const std::uint64_t index, log_.append(entry));
   VTPM_TRY(Statement insert,
            database_->prepare("INSERT INTO instance (id, name, owner_uid, created, container, image, config, "
-                              "state, log_index, durable, identity, runtime) "
-                              "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'running', ?8, ?9, ?10, ?11)"));
+                              "state, log_index, durable, identity, runtime, limits) "
+                              "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'running', ?8, ?9, ?10, ?11, ?12)"));
   insert.bind(1, std::string_view(row.id)).bind(2, row.name).bind(3, std::uint64_t{row.owner_uid});
   insert.bind(4, row.created).bind(5, row.container).bind(6, row.image).bind(7, row.config).bind(8, index);
   insert.bind(9, std::uint64_t{row.durable ? 1U : 0U}).bind(10, std::string_view(identity_text(identity)));
-  insert.bind(11, runtime);
+  insert.bind(11, runtime).bind(12, limits_column(row));
   VTPM_TRY_VOID(insert.run());
   if (row.durable) {
     VTPM_TRY(Statement update,
@@ -51,10 +69,10 @@ Result<std::uint64_t> Store::restart_instance(const InstanceRow& row, const log:
   VTPM_TRY(Transaction transaction, Transaction::begin(*database_));
   VTPM_TRY(const std::uint64_t index, log_.append(entry));
   VTPM_TRY(Statement update,
-           database_->prepare("UPDATE instance SET container = ?2, image = ?3, config = ?4, log_index = ?5 "
-                              "WHERE id = ?1"));
+           database_->prepare("UPDATE instance SET container = ?2, image = ?3, config = ?4, log_index = ?5, "
+                              "limits = ?6 WHERE id = ?1"));
   update.bind(1, std::string_view(row.id)).bind(2, row.container).bind(3, row.image).bind(4, row.config);
-  VTPM_TRY_VOID(update.bind(5, index).run());
+  VTPM_TRY_VOID(update.bind(5, index).bind(6, limits_column(row)).run());
   VTPM_TRY_VOID(set_state(row.id, "running", std::nullopt));
   VTPM_TRY_VOID(set_runtime(row.id, runtime));
   VTPM_TRY_VOID(raise_sequence(row.id, row.durable->sequence));
@@ -129,14 +147,15 @@ Result<std::vector<StoredRunning>> Store::left_running() {
   std::vector<StoredRunning> all;
   VTPM_TRY(Statement select,
            database_->prepare(
-               "SELECT id, name, owner_uid, created, container, image, config, log_index, runtime, durable "
-               "FROM instance WHERE state = 'running' AND runtime IS NOT NULL ORDER BY log_index"));
+               "SELECT id, name, owner_uid, created, container, image, config, log_index, runtime, durable, "
+               "limits FROM instance WHERE state = 'running' AND runtime IS NOT NULL ORDER BY log_index"));
   for (;;) {
     VTPM_TRY(const bool row, select.step());
     if (!row) return all;
+    VTPM_TRY(LimitOrder limits, limits_of(select, 10));
     all.push_back(
         {{select.text(0), select.optional_text(1), static_cast<uid_t>(select.integer(2)), select.integer(3),
-          select.optional_text(4), select.optional_text(5), select.optional_text(6)},
+          select.optional_text(4), select.optional_text(5), select.optional_text(6), std::nullopt, limits},
          select.integer(7),
          select.text(8),
          select.integer(9) == 1});
@@ -166,7 +185,7 @@ Result<std::vector<StoredInstance>> Store::durable_instances() {
   std::vector<StoredInstance> found;
   VTPM_TRY(Statement select,
            database_->prepare("SELECT id, name, owner_uid, created, container, image, config, log_index, "
-                              "identity, wrapped_key, sequence, state, reason FROM instance "
+                              "identity, wrapped_key, sequence, state, reason, limits FROM instance "
                               "WHERE durable = 1 AND state <> 'destroyed' ORDER BY log_index"));
   for (;;) {
     VTPM_TRY(const bool row, select.step());
@@ -197,6 +216,7 @@ Result<StoredInstance> Store::read_durable(const Statement& row) const {
              row.optional_text(5),
              row.optional_text(6),
              Durable{row.blob(9), row.integer(10)}};
+  VTPM_TRY(out.row.limits, limits_of(row, 13));
   out.log_index = row.integer(7);
   VTPM_TRY(out.identity, parse_identity(row.text(8)));
   VTPM_TRY(const Bytes bytes, log_.entry(out.log_index));

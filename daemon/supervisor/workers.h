@@ -10,6 +10,7 @@ namespace vtpm::supervisor {
 struct Workers {
   boost::asio::thread_pool anchor{1};   // the anchor's TPM: one command at a time
   boost::asio::thread_pool engines{4};  // conversations with engines
+  boost::asio::thread_pool meters{2};   // questions for their counters, which may go unanswered
   boost::asio::thread_pool makers{2};   // the making of engines, which no tenant has touched
   boost::asio::thread_pool keeper{1};   // what the keeper is given and gives up, in order
   boost::asio::thread_pool store{1};    // SQLite: everything in it, in order

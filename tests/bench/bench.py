@@ -87,7 +87,9 @@ class Vtpm:
         self.daemon = processes.start("setpriv", "--pdeathsig", "KILL", f"--reuid={DAEMON_UID}", f"--regid={DAEMON_UID}",
                                       "--clear-groups",
                                       os.path.join(programs, "vtpmd"), "--state-dir", state, "--runtime-dir", self.runtime,
-                                      "--anchor", "embedded")
+                                      "--anchor", "embedded",
+                                      # What a command costs is measured, not what a tenant is granted.
+                                      "--limit", "commands_per_second=0", "--limit", "busy_us_per_second=0")
         wait_for("vtpmd", self.answers)
 
     def answers(self):

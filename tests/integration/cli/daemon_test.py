@@ -72,6 +72,21 @@ class Daemon(unittest.TestCase):
             self.assertIn(slot, removed)
             self.assertFalse(os.path.exists(slot))
 
+    def test_limits_are_set_at_creation_and_shown_with_what_is_used(self):
+        instance = self.create("--limit", "spaces=12", "--limit", "nv_bytes=0", "--name", "limited")
+        shown = self.ok("inspect", "limited")
+        self.assertRegex(shown, r"(?m)^limit_spaces: +12$")
+        self.assertRegex(shown, r"(?m)^limit_nv_bytes: +0$")
+        self.assertRegex(shown, r"(?m)^limit_objects_per_space: +32$")
+        self.assertRegex(shown, r"(?m)^used_throttled: +0$")
+        self.assertRegex(shown, r"(?m)^used_nv_bytes: +[1-9][0-9]*$")
+        document = json.loads(self.ok("inspect", instance, "--json"))
+        self.assertEqual(document["limits"]["spaces"], 12)
+        self.assertEqual(document["use"]["commands"], 0)
+        for limit in ("spaces", "spaces=", "spaces=x", "spaces=0", "other=1"):
+            done = self.host.ctl("create", "--limit", limit)
+            self.assertEqual(done.returncode, 2, (limit, done.stderr))
+
     def test_errors_of_the_daemon_have_their_exit_status(self):
         for arguments, status in ((["inspect", "nothing"], 4), (["create", "--name", "a b"], 2),
                                   (["destroy", "nothing"], 4), (["inspect", "a/../b"], 4),

@@ -67,8 +67,12 @@ struct Fixture {
   pid_t pid_of(const std::string& id) const {
     return call(*daemon, "GET", "/v1/instances/" + id)["pid"].get<pid_t>();
   }
+  // From the list, for which no engine is asked: GET of an instance would find out one that lies.
   std::string state_of(const std::string& id) const {
-    return call(*daemon, "GET", "/v1/instances/" + id)["state"].get<std::string>();
+    const json::Value answer = call(*daemon, "GET", "/v1/instances");
+    for (const auto& instance : answer["instances"])
+      if (instance["id"] == id) return instance["state"].get<std::string>();
+    return "";
   }
   // What vtpmd answers to the measurement that is the order.
   unsigned give(const std::string& id, const std::string& body) const {
@@ -205,6 +209,9 @@ TEST_CASE_METHOD(Fixture, "hostile engine: a vtpmd that comes back believes no l
   for (std::size_t i = 0; i < lies.size(); ++i) {
     INFO("order " << static_cast<int>(lies[i].what));
     CHECK(eventually([&] { return state_of(liars[i]) == lies[i].state; }));
+    // Nor is it believed when it is asked what it uses.
+    CHECK(call(*daemon, "GET", "/v1/instances/" + liars[i])["use"].is_null());
+    CHECK(eventually([&] { return state_of(liars[i]) == "failed"; }));
   }
   check_neighbour();
 }

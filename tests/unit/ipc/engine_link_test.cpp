@@ -114,6 +114,46 @@ TEST_CASE("engine link: one that says much, but not the answer, is not listened 
   CHECK(receive_transfer(same.get(), after(std::chrono::milliseconds(0))));  // there was more
 }
 
+TEST_CASE("engine link: a status that comes too late is dropped, and the link is used on") {
+  auto pair = std::move(*make_seqpacket_pair());
+  EngineLink link(std::move(pair.first));
+  const int engine = pair.second.get();
+  const auto soon = [] { return after(std::chrono::milliseconds(0)); };
+  CHECK(link.status_if_free(soon()).error().kind() == ErrorCode::Timeout);
+  // It is not asked twice.
+  CHECK(link.status_if_free(soon()).error().kind() == ErrorCode::Timeout);
+  const auto asked = receive_transfer(engine, soon());
+  REQUIRE(asked);
+  CHECK(asked->head.verb == Verb::Status);
+  CHECK_FALSE(receive_transfer(engine, soon()));
+  EngineStatus old;
+  old.commands = 1;
+  answer(engine, {Verb::Status, true, false, asked->head.id, 0}, encode(old));
+  SECTION("before the answer to another request") {
+    std::thread peer([&] {
+      const auto request = receive_transfer(engine, after(std::chrono::seconds(5)));
+      if (request) answer(engine, {Verb::Transmit, true, false, request->head.id, 0}, Bytes{7});
+    });
+    CHECK(link.transmit(tpm::Locality::tenant(), Bytes(12)).value() == Bytes{7});
+    peer.join();
+  }
+  SECTION("before the answer to the next one of its kind") {
+    std::thread peer([&] {
+      const auto request = receive_transfer(engine, after(std::chrono::seconds(5)));
+      EngineStatus now;
+      now.commands = 2;
+      if (request) answer(engine, {Verb::Status, true, false, request->head.id, 0}, encode(now));
+    });
+    CHECK(link.status_if_free(after(std::chrono::seconds(5)))->commands == 2);
+    peer.join();
+  }
+  SECTION("but not twice, and nothing else in its place") {
+    answer(engine, {Verb::Status, true, false, asked->head.id, 0}, encode(old));
+    CHECK(link.transmit(tpm::Locality::tenant(), Bytes(12)).error().kind() == ErrorCode::Malformed);
+    CHECK(link.status_if_free(soon()).error().kind() == ErrorCode::Unreachable);
+  }
+}
+
 TEST_CASE("engine exit: statuses are described") {
   CHECK(EngineExit{1, 0}.describe() == "exit status 0");
   CHECK(EngineExit{1, W_EXITCODE(0, 31)}.describe() == "killed by signal 31 (SIGSYS: forbidden system call)");

@@ -348,13 +348,13 @@ TEST_CASE("database: another program's database and a newer schema are refused")
   const Directory directory;
   { open(directory); }
   const auto [sql, code] =
-      GENERATE(table<std::string, ErrorCode>({{"PRAGMA user_version = 3", ErrorCode::Unsupported},
+      GENERATE(table<std::string, ErrorCode>({{"PRAGMA user_version = 4", ErrorCode::Unsupported},
                                               {"PRAGMA application_id = 1", ErrorCode::Corrupt}}));
   change(directory, sql);
   refused(directory, code);
 }
 
-TEST_CASE("database: a file of schema version 1 keeps its log and its rows, and gets what version 2 added") {
+TEST_CASE("database: a file of schema version 1 keeps its log and its rows, and gets what later ones added") {
   const Directory directory;
   const std::string entry = log::serialize(create("aa"));
   {
@@ -375,18 +375,57 @@ TEST_CASE("database: a file of schema version 1 keeps its log and its rows, and 
     CHECK(store->end_left_overs(7).value() == 1);
     CHECK(store->add_instance(row("bb"), create("bb"), kNoKeys));
   }
-  const auto database = Database::open(directory.file());  // as version 2
+  const auto database = Database::open(directory.file());  // as of today
   REQUIRE(database);
   auto rows = (*database)->prepare(
       "SELECT id, name, state, durable, identity IS NULL, wrapped_key IS NULL, sequence IS NULL, "
-      "runtime IS NULL FROM instance WHERE id = 'aa'");
+      "runtime IS NULL, limits IS NULL FROM instance WHERE id = 'aa'");
   REQUIRE(rows);
   REQUIRE(rows->step().value());
   CHECK(rows->text(1) == "old");
   CHECK(rows->text(2) == "destroyed");
   CHECK(rows->integer(3) == 0);
-  for (int column = 4; column < 8; ++column)
+  for (int column = 4; column < 9; ++column)
     CHECK(rows->integer(column) == 1);
+}
+
+TEST_CASE("database: a file of schema version 2 keeps its instances, which have no limits of their own") {
+  const Directory directory;
+  {
+    const auto store = open(directory);
+    REQUIRE(store->add_instance(durable_row("aa", 5), durable_create("aa"), keys()));
+  }
+  change(directory, "ALTER TABLE instance DROP COLUMN limits; PRAGMA user_version = 2");
+  const auto store = open(directory);
+  const auto found = only(*store);
+  CHECK(found.row.id == "aa");
+  CHECK(found.row.durable->sequence == 5);
+  CHECK(found.row.limits.empty());
+  REQUIRE(store->add_instance(row("bb"), create("bb"), kNoKeys));
+}
+
+TEST_CASE(
+    "store: limits that were set come back, of a running instance, too, and can be changed at a start") {
+  const Directory directory;
+  InstanceRow with = durable_row("aa", 5);
+  with.limits.values[0] = 7;
+  with.limits.by_operator = true;
+  {
+    const auto store = open(directory);
+    REQUIRE(store->add_instance(with, durable_create("aa"), keys(), "{}"));
+    const auto running = store->left_running();
+    REQUIRE(running);
+    REQUIRE(running->size() == 1);
+    CHECK(running->front().row.limits.values == with.limits.values);
+    CHECK(only(*store).row.limits.by_operator);
+    with.limits.values[1] = 3;
+    REQUIRE(store->restart_instance(with, durable_create("aa")));
+  }
+  CHECK(only(*open(directory)).row.limits.values == with.limits.values);
+  change(directory, "UPDATE instance SET limits = '{}'");
+  const auto store = open(directory);
+  CHECK(store->durable_instances().error().kind() == ErrorCode::Corrupt);
+  CHECK_FALSE(store->left_running());
 }
 
 TEST_CASE("database: the file is its owner's alone") {
