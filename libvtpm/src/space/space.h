@@ -21,8 +21,8 @@ struct Object {
   VirtualHandle handle;
   std::uint64_t used;              // the tick of the last command that named it
   std::optional<RealHandle> real;  // in the TPM
-  // Its TPMS_CONTEXT, unless it has never been out. An object does not change while it is loaded, so that this
-  // may be loaded again and again; of a sequence object, which does, there is one only while it is out.
+  // Its TPMS_CONTEXT, unless it has never been out. An object does not change while it is loaded, so that
+  // this may be loaded again and again; of a sequence object, which does, there is one only while it is out.
   Bytes context;
 
   bool loaded() const noexcept { return real.has_value(); }
