@@ -22,7 +22,8 @@ std::map<long, std::string_view> needed_elsewhere() {
       {SYS_clock_gettime, "machines whose clock the vDSO cannot read (a virtual machine's, HPET)"},
   };
 #ifdef __SANITIZE_ADDRESS__
-  rows.emplace(SYS_brk, "builds without AddressSanitizer, which has an allocator of its own");
+  for (const long row : {SYS_brk, SYS_munmap})
+    rows.emplace(row, "builds without AddressSanitizer, which has an allocator of its own");
 #endif
   return rows;
 }
