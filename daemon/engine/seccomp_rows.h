@@ -85,8 +85,9 @@ inline constexpr std::array kSyscalls = {
     SyscallRow{SYS_read, kBoth, received(0),
                "FUSE requests; commands from connections; the zygote's signalfd"},
     SyscallRow{SYS_write, kBoth, {}, "FUSE replies; responses to connections; the log"},
-    SyscallRow{SYS_accept4, kBoth, equals(3, SOCK_NONBLOCK | SOCK_CLOEXEC),
-               "a client connects to a socket node; its address is not asked for", equals(1, 0)},
+    SyscallRow{SYS_accept4, kBoth, received(0),
+               "a client connects to a socket node; its address is not asked for",
+               equals(3, SOCK_NONBLOCK | SOCK_CLOEXEC), equals(1, 0)},
     SyscallRow{
         SYS_close, kBoth, {}, "a device whose mount is gone; a connection that is over; the zygote's copies"},
     SyscallRow{SYS_fcntl, kBoth, received(0), "O_NONBLOCK on a device or listener that was received",

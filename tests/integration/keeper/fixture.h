@@ -10,6 +10,7 @@
 #include <vtpm/os/file.h>
 
 #include <catch2/catch.hpp>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -25,6 +26,31 @@ inline bool readable(int fd, int milliseconds = 10'000) {
   pollfd p{fd, POLLIN, 0};
   return ::poll(&p, 1, milliseconds) == 1;
 }
+
+// Where a keeper listens, as vtpmd makes it.
+inline UniqueFd listen_at(const std::string& path) {
+  UniqueFd listener(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  REQUIRE(::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+  REQUIRE(::listen(listener.get(), 8) == 0);
+  return listener;
+}
+
+// Whether somebody has its writing end is to be seen at the other.
+struct Pipe {
+  Pipe() {
+    int ends[2];
+    REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+    reader = UniqueFd(ends[0]);
+    writer = UniqueFd(ends[1]);
+  }
+  bool ended() const { return readable(reader.get()); }
+  bool held() const { return !readable(reader.get(), 0); }
+  UniqueFd reader;
+  UniqueFd writer;
+};
 
 // The keeper among this process's children: nobody else's, once this process is the reaper of orphans.
 inline pid_t find_keeper() {
@@ -43,12 +69,7 @@ class KeeperProcess {
  public:
   KeeperProcess() {
     path_ = directory_.path("keeper.sock");
-    listener_ = UniqueFd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    std::memcpy(address.sun_path, path_.c_str(), path_.size() + 1);
-    REQUIRE(::bind(listener_.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
-    REQUIRE(::listen(listener_.get(), 8) == 0);
+    listener_ = listen_at(path_);
     REQUIRE(::prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
     auto started = ipc::KeeperLink::start(std::string(VTPM_BIN_DIR) + "/vtpm-engine", listener_, path_, 2);
     INFO((started ? "" : started.error().context));

@@ -15,20 +15,6 @@ using ipc::Verb;
 
 namespace {
 
-struct Pipe {
-  Pipe() {
-    int ends[2];
-    REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
-    reader = UniqueFd(ends[0]);
-    writer = UniqueFd(ends[1]);
-  }
-  // Nobody has the writing end any more.
-  bool ended() const { return readable(reader.get()); }
-  bool held() const { return !readable(reader.get(), 0); }
-  UniqueFd reader;
-  UniqueFd writer;
-};
-
 HeldKey control_of(std::uint64_t id) {
   return {id, HeldKind::Control, 0};
 }

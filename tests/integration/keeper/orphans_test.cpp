@@ -20,12 +20,7 @@ class ImpatientKeeper {
  public:
   ImpatientKeeper(std::chrono::milliseconds patience, std::size_t descriptors) {
     path_ = directory_.path("keeper.sock");
-    UniqueFd listener(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    std::memcpy(address.sun_path, path_.c_str(), path_.size() + 1);
-    REQUIRE(::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
-    REQUIRE(::listen(listener.get(), 8) == 0);
+    UniqueFd listener = listen_at(path_);
     pid_ = ::fork();
     REQUIRE(pid_ >= 0);
     if (pid_ == 0) {
@@ -53,20 +48,6 @@ class ImpatientKeeper {
   std::string path_;
   std::optional<ipc::KeeperLink> link_;
   pid_t pid_ = 0;
-};
-
-// A pipe: whether somebody has its writing end is to be seen at the other.
-struct Pipe {
-  Pipe() {
-    int ends[2];
-    REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
-    reader = UniqueFd(ends[0]);
-    writer = UniqueFd(ends[1]);
-  }
-  bool ended() const { return readable(reader.get()); }
-  bool held() const { return !readable(reader.get(), 0); }
-  UniqueFd reader;
-  UniqueFd writer;
 };
 
 void kill_engine(const ipc::SpawnedEngine& engine) {

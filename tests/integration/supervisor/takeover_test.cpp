@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // vtpmd dies or hands over, and tenants do not notice.
 #include "tests/integration/supervisor/json_call.h"
+#include "tests/support/idle_process.h"
 #include "tests/support/skip.h"
 
 #include <vtpm/control/attach.h>
@@ -171,32 +172,6 @@ class Load {
   std::vector<std::thread> threads_;
 };
 
-// A process that stands for a container's init.
-class Container {
- public:
-  Container() : pid_(::fork()) {
-    if (pid_ == 0) {
-      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-      ::pause();
-      ::_exit(0);
-    }
-    pidfd_ = std::move(*open_pidfd(pid_));
-  }
-  ~Container() { end(); }
-  Container(const Container&) = delete;
-  Container& operator=(const Container&) = delete;
-  void end() {
-    if (pid_ <= 0) return;
-    ::kill(pid_, SIGKILL);
-    ::waitpid(std::exchange(pid_, 0), nullptr, 0);
-  }
-  int pidfd() const { return pidfd_.get(); }
-
- private:
-  pid_t pid_;
-  UniqueFd pidfd_;
-};
-
 std::unique_ptr<Daemon> start(const Place& place) {
   auto daemon = Daemon::start(place);
   INFO(place.log());
@@ -320,9 +295,9 @@ TEST_CASE("takeover: the end of a container is noticed by the next vtpmd, whenev
   if (!is_root_with_fuse()) VTPM_SKIP("needs root and /dev/fuse");
   const Place place;
   auto daemon = start(place);
-  Container during, afterwards;
+  IdleProcess during, afterwards;
   std::vector<std::string> ids;
-  for (const Container* container : {&during, &afterwards}) {
+  for (const IdleProcess* container : {&during, &afterwards}) {
     auto node = device::make_fuse_node();
     REQUIRE(node);
     UniqueFd config(::memfd_create("config.json", MFD_CLOEXEC));

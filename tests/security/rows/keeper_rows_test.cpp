@@ -3,6 +3,7 @@
 // program of its own: it is the parent of nobody but keepers.
 #include "daemon/engine/seccomp_rows.h"
 #include "tests/integration/keeper/fixture.h"
+#include "tests/support/idle_process.h"
 
 #include <vtpm/os/process.h>
 
@@ -28,32 +29,6 @@ std::map<long, std::string_view> needed_elsewhere() {
   return rows;
 }
 
-// A process that stands for an engine.
-class Process {
- public:
-  Process() : pid_(::fork()) {
-    if (pid_ == 0) {
-      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-      ::pause();
-      ::_exit(0);
-    }
-    pidfd_ = std::move(*open_pidfd(pid_));
-  }
-  ~Process() { end(); }
-  Process(const Process&) = delete;
-  Process& operator=(const Process&) = delete;
-  void end() {
-    if (pid_ <= 0) return;
-    ::kill(pid_, SIGKILL);
-    ::waitpid(std::exchange(pid_, 0), nullptr, 0);
-  }
-  int pidfd() const { return pidfd_.get(); }
-
- private:
-  pid_t pid_;
-  UniqueFd pidfd_;
-};
-
 constexpr std::uint64_t kLast = 9999;
 
 void moment() {
@@ -68,12 +43,7 @@ class Life {
         path_(directory_.path("keeper.sock")) {
     std::filesystem::create_symlink(std::string(VTPM_BIN_DIR) + "/vtpm-engine-without-row", program_);
     REQUIRE(::prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
-    UniqueFd listener(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    std::memcpy(address.sun_path, path_.c_str(), path_.size() + 1);
-    REQUIRE(::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
-    REQUIRE(::listen(listener.get(), 8) == 0);
+    const UniqueFd listener = listen_at(path_);
     auto started = ipc::KeeperLink::start(program_, listener, path_, STDERR_FILENO);
     REQUIRE(started);
     link_.emplace(std::move(*started));
@@ -132,7 +102,7 @@ class Life {
     return ::kill(pid, SIGCONT) == 0 && link_->recall();
   }
   bool loses_its_vtpmd() {
-    Process process;
+    IdleProcess process;
     if (!link_->hold({1, HeldKind::Engine, 0}, process.pidfd())) return false;
     link_.reset();
     process.end();
