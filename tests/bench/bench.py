@@ -22,10 +22,10 @@ import sharing
 GET_RANDOM = bytes.fromhex("80010000000c0000017b0020")
 # The user that vtpmd runs as; any without rights will do.
 DAEMON_UID = 65534
-LABELS = {"vtpm": "vTPM, FUSE node", "unix": "swtpm, Unix socket", "tcp": "swtpm, TCP socket",
+LABELS = {"vtpm": "vTPM, FUSE node", "socket": "vTPM, Unix socket", "unix": "swtpm, Unix socket", "tcp": "swtpm, TCP socket",
           "held": "swtpm, held connection"}
-LATENCY_NOTE = ("Each through tpm2-tss: its device TCTI for the node, its swtpm TCTI for the sockets. That one connects anew\n"
-                "for every command; 'held connection' is swtpm without that cost.")
+LATENCY_NOTE = ("Each through tpm2-tss: its device TCTI for the node, its swtpm TCTI for swtpm's sockets. That one connects anew\n"
+                "for every command; 'held connection' is swtpm without that cost, and so is the vTPM's socket.")
 
 
 def wait_for(what, holds, seconds=20):
@@ -74,6 +74,7 @@ class Vtpm:
     def __init__(self, bin_dir, work, processes):
         self.bin, self.runtime, self.nodes = bin_dir, os.path.join(work, "run"), os.path.join(work, "nodes")
         self.attached, self.count = [], 0
+        self.cpus = None  # where TPMs run, if not where the scheduler puts them
         self.state = state = os.path.join(work, "state")
         for folder in (self.runtime, state):
             os.mkdir(folder)
@@ -118,11 +119,13 @@ class Vtpm:
         """What a durable TPM writes at a commit, in bytes."""
         return os.path.getsize(os.path.join(self.state, "instances", instance, "slot-a"))
 
-    def attach(self, instance, raw=False):
+    def attach(self, instance, *options):
         self.count += 1
         path = os.path.join(self.nodes, str(self.count))
-        self.ctl("attach", instance, "--path", path, *(["--raw"] if raw else []))
+        self.ctl("attach", instance, "--path", path, *options)
         self.attached.append((instance, path))
+        if self.cpus:
+            os.sched_setaffinity(self.engine_pid(instance), self.cpus)
         return path
 
     def engine_pid(self, instance):
@@ -225,18 +228,19 @@ def pss(pid):
         return next(int(line.split()[1]) for line in f if line.startswith("Pss:"))
 
 
-def bench_latency_on_one_cpu(options, vtpm, swtpm):
-    """As bench_latency, with the client and every TPM on one processor."""
+def on_one_cpu(bench, vtpm, *arguments):
+    """As bench(vtpm, ...), with the client and every TPM on one processor."""
     everywhere = os.sched_getaffinity(0)
-    one = {min(everywhere)}
-    os.sched_setaffinity(0, one)  # for what is started from here on
+    vtpm.cpus = {min(everywhere)}
+    os.sched_setaffinity(0, vtpm.cpus)  # for what is started from here on
     try:
-        return bench_latency(options, vtpm, swtpm, one)
+        return bench(vtpm, *arguments)
     finally:
+        vtpm.cpus = None
         os.sched_setaffinity(0, everywhere)
 
 
-def bench_latency(options, vtpm, swtpm, cpus=None):
+def bench_latency(vtpm, options, swtpm):
     port = free_ports()
     unix, tcp, held = swtpm.start(swtpm.state()), swtpm.start(swtpm.state(), port), swtpm.start(swtpm.state())
     for _, path in (unix, held):
@@ -247,12 +251,9 @@ def bench_latency(options, vtpm, swtpm, cpus=None):
             return s.connect_ex(("127.0.0.1", port)) == 0
 
     wait_for("swtpm over TCP", tcp_listens)
-    instance = vtpm.create()
-    node = vtpm.attach(instance)
-    if cpus:
-        os.sched_setaffinity(vtpm.engine_pid(instance), cpus)
+    node, stream = vtpm.attach(vtpm.create()), vtpm.attach(vtpm.create(), "--backend", "socket")
     output = subprocess.run([os.path.join(options.bin_dir, "bench_latency"), str(options.iterations),
-                             f"vtpm=device:{node}", f"unix=swtpm:path={unix[1]}", f"tcp=swtpm:host=127.0.0.1,port={port}",
+                             f"vtpm=device:{node}", f"socket=stream:{stream}", f"unix=swtpm:path={unix[1]}", f"tcp=swtpm:host=127.0.0.1,port={port}",
                              f"held=stream:{held[1]}"], stdout=subprocess.PIPE, text=True, check=True).stdout
     for p, _ in (unix, tcp, held):
         swtpm.processes.stop(p)
@@ -262,7 +263,7 @@ def bench_latency(options, vtpm, swtpm, cpus=None):
         name, command, count, p50, p90 = line.split()
         rows.setdefault(command, {})[name] = {"count": int(count), "p50_us": float(p50), "p90_us": float(p90)}
     for row in rows.values():
-        for name in ("unix", "tcp", "held"):
+        for name in row:
             row[name]["ratio"] = row[name]["p50_us"] / row["vtpm"]["p50_us"]
     return rows
 
@@ -308,15 +309,16 @@ def print_latency(title, rows):
     print(f"{'':22}" + "".join(f"{LABELS[n]:>26}" for n in LABELS))
     for command, row in rows.items():
         cells = [f"{row['vtpm']['p50_us']:26.1f}"]
-        cells += [f"{row[n]['p50_us']:16.1f} ({row[n]['ratio']:5.1f} x)" for n in ("unix", "tcp", "held")]
+        cells += [f"{row[n]['p50_us']:16.1f} ({row[n]['ratio']:5.1f} x)" for n in LABELS if n != "vtpm"]
         label = command.replace("_P-256", " P-256")
         print(f"{label:22}" + "".join(cells))
     print()
 
 
 def print_tables(result):
-    print_latency("Command latency, placed by the scheduler", result["latency"])
-    print_latency("Command latency, client and TPM on one processor", result["latency_one_cpu"])
+    placements = ((", placed by the scheduler", ""), (", client and TPM on one processor", "_one_cpu"))
+    for placement, suffix in placements:
+        print_latency("Command latency" + placement, result["latency" + suffix])
     print(LATENCY_NOTE)
 
     create = result["create"]
@@ -331,7 +333,10 @@ def print_tables(result):
     print(f"{'vTPM':58}{memory['vtpm_kb']:10.0f}")
     print(f"{'swtpm':58}{memory['swtpm_kb']:10.0f} ({memory['ratio']:5.1f} x)")
     print(f"{'besides, once: vtpmd':58}{memory['vtpmd_kb']:10.0f}")
-    sharing.print_tables(result["nodes"], result["clients"])
+    for placement, suffix in placements:
+        sharing.print_nodes(placement, result["nodes" + suffix])
+    for placement, suffix in placements:
+        sharing.print_clients(placement, result["clients" + suffix])
 
 
 def parse_arguments():
@@ -367,10 +372,11 @@ def main():
     try:
         swtpm = Swtpm(work, processes)
         vtpm = Vtpm(options.bin_dir, work, processes)
-        result = {"latency": bench_latency(options, vtpm, swtpm),
-                  "latency_one_cpu": bench_latency_on_one_cpu(options, vtpm, swtpm), "create": bench_create(options, vtpm, swtpm),
-                  "memory": bench_memory(options, vtpm, swtpm), "nodes": sharing.bench_nodes(options, vtpm),
-                  "clients": sharing.bench_clients(options, vtpm, swtpm, wait_for)}
+        result = {"create": bench_create(options, vtpm, swtpm), "memory": bench_memory(options, vtpm, swtpm)}
+        for name, bench, *arguments in (("latency", bench_latency, options, swtpm), ("nodes", sharing.bench_nodes, options),
+                                        ("clients", sharing.bench_clients, options, swtpm, wait_for)):
+            result[name] = bench(vtpm, *arguments)
+            result[name + "_one_cpu"] = on_one_cpu(bench, vtpm, *arguments)
     except BaseException:
         log.seek(0)
         sys.stderr.write("".join(log.readlines()[-30:]))

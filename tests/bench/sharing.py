@@ -6,6 +6,7 @@ import os
 import shutil
 import statistics
 import subprocess
+import tempfile
 import time
 
 BUS = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
@@ -25,11 +26,11 @@ def rows_of(output):
     return rows
 
 
-def bench_nodes(options, vtpm):
+def bench_nodes(vtpm, options):
     """The same commands through a managed and a raw node, each the only client of its TPM; and through a durable one's."""
     targets = []
-    for name in ("managed", "raw"):
-        targets.append(f"{name}=device:{vtpm.attach(vtpm.create(), raw=name == 'raw')}")
+    for name, flags in (("managed", ()), ("raw", ("--raw",))):
+        targets.append(f"{name}=device:{vtpm.attach(vtpm.create(), *flags)}")
     durable = vtpm.create_durable()
     if durable:
         targets.append(f"durable=device:{vtpm.attach(durable)}")
@@ -71,48 +72,57 @@ class Abrmd:
     """A tpm2-abrmd of its own on a message bus of its own."""
 
     def __init__(self, work, processes, swtpm_socket, wait_for):
-        directory = os.path.join(work, "abrmd")
-        os.mkdir(directory)
+        directory = tempfile.mkdtemp(prefix="abrmd-", dir=work)
         bus = os.path.join(directory, "bus")
         with open(bus + ".conf", "w", encoding="utf-8") as file:
             file.write(BUS.format(path=bus))
         self.address = "unix:path=" + bus
-        processes.start("dbus-daemon", f"--config-file={bus}.conf", "--nofork", "--nopidfile")
+        self.processes = processes
+        self.bus = processes.start("dbus-daemon", f"--config-file={bus}.conf", "--nofork", "--nopidfile")
         wait_for("message bus", lambda: os.path.exists(bus))
-        processes.start("env", "DBUS_SESSION_BUS_ADDRESS=" + self.address, "tpm2-abrmd", "--session", "--allow-root",
+        self.broker = processes.start("env", "DBUS_SESSION_BUS_ADDRESS=" + self.address, "tpm2-abrmd", "--session", "--allow-root",
                         "--logger=stdout", "--tcti=swtpm:path=" + swtpm_socket)
         self.environment = {**os.environ, "DBUS_SESSION_BUS_ADDRESS": self.address}
+
+    def stop(self):
+        for process in (self.broker, self.bus):
+            self.processes.stop(process)
 
     def answers(self):
         return subprocess.run(["tpm2_getrandom", "-T", "tabrmd:bus_type=session", "4", "--hex"], env=self.environment,
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 
-def bench_clients(options, vtpm, swtpm, wait_for):
+def bench_clients(vtpm, options, swtpm, wait_for):
     rounds = max(1, options.iterations // 6)
     program = os.path.join(options.bin_dir, "bench_clients")
-    node, raw = vtpm.attach(vtpm.create()), vtpm.attach(vtpm.create(), raw=True)
-    targets, environment = [f"vtpm=device:{node}", f"kernel=device:{raw}"], os.environ
+    nodes = {name: vtpm.attach(vtpm.create(), *flags)
+             for name, flags in (("vtpm", ()), ("socket", ("--backend", "socket")), ("kernel", ("--raw",)))}
+    targets = [f"vtpm=device:{nodes['vtpm']}", f"socket=stream:{nodes['socket']}", f"kernel=device:{nodes['kernel']}"]
+    environment, tpm, abrmd = os.environ, None, None
     if shutil.which("tpm2-abrmd", path=os.environ.get("PATH", "") + ":/usr/sbin") and shutil.which("dbus-daemon"):
-        _, path = swtpm.start(swtpm.state())
+        tpm, path = swtpm.start(swtpm.state())
         swtpm.connect(path).close()
         abrmd = Abrmd(swtpm.work, swtpm.processes, path, wait_for)
         wait_for("tpm2-abrmd", abrmd.answers)
-        targets.insert(1, "abrmd=tabrmd:bus_type=session")
+        targets.insert(2, "abrmd=tabrmd:bus_type=session")
         environment = abrmd.environment
     output = subprocess.run([program, str(rounds), *targets], stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
+    if abrmd:
+        abrmd.stop()
+        swtpm.processes.stop(tpm)
     vtpm.release()
     rows = {}
     for line in output.splitlines():
         name, count, p50, p90 = line.split()
         rows[name] = {"count": int(count), "p50_us": float(p50), "p90_us": float(p90)}
     for row in rows.values():
-        row["ratio"] = row["p50_us"] / rows["vtpm"]["p50_us"]
+        row["ratio"], row["ratio_to_socket"] = (row["p50_us"] / rows[own]["p50_us"] for own in ("vtpm", "socket"))
     return rows
 
 
-def print_tables(nodes, clients):
-    print("\nOne client alone: the managed node beside the raw one, p50 in us\n")
+def print_nodes(placement, nodes):
+    print(f"\nOne client alone{placement}: the managed node beside the raw one, p50 in us\n")
     print(f"{'':22}{'managed node':>16}{'raw node':>16}{'managed/raw':>16}{'durable':>16}")
     for command, row in nodes["commands"].items():
         durable = f"{row['durable']['p50_us']:16.1f}" if "durable" in row else f"{'-':>16}"
@@ -124,10 +134,14 @@ def print_tables(nodes, clients):
     for name, row in nodes["disk"].items():
         print(f"pwrite and fdatasync of {name} ({row['bytes']} bytes) on the file system of the durable TPM: {row['p50_us']:.1f} us; "
               f"a durable NV_Write is {write['durable']['p50_us'] / row['p50_us']:.1f} times that")
-    print("\nTwo clients that take turns, three objects each: an HMAC, p50 in us, and how many times that of the vTPM\n")
-    labels = {"vtpm": "vTPM, managed node", "abrmd": "swtpm behind tpm2-abrmd",
+
+
+def print_clients(placement, clients):
+    print(f"\nTwo clients that take turns{placement}, three objects each: an HMAC, p50 in us, and how many times that of the\n"
+          "vTPM through its node and through a Unix socket\n")
+    labels = {"vtpm": "vTPM, managed node", "socket": "vTPM, Unix socket", "abrmd": "swtpm behind tpm2-abrmd",
               "kernel": "one client, all contexts swapped at each command (as the kernel does), raw node"}
     for name, row in clients.items():
-        print(f"{labels[name]:82}{row['p50_us']:10.1f} ({row['ratio']:5.1f} x)")
+        print(f"{labels[name]:82}{row['p50_us']:10.1f} ({row['ratio']:5.1f} x, {row['ratio_to_socket']:5.1f} x)")
     if "abrmd" not in clients:
         print("tpm2-abrmd is not installed")
