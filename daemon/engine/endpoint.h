@@ -82,6 +82,8 @@ class Endpoint {
   virtual void handle(std::span<const pollfd> polled, bool all) = 0;
   // Handles what has come from those who are there. Between wait_for() and handle(), too.
   virtual void catch_up() = 0;
+  // Answers who asked how it stands while a command of his waited, after run_one().
+  virtual void answer_polls() {}
   // Looks at what has come, in a signal handler while a command runs. Whether to cancel that command.
   virtual bool glance(KeptRequests& kept, GlanceBudget& budget) = 0;
 };

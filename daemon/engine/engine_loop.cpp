@@ -117,6 +117,8 @@ int Engine::run() {
     wait.until = device_.run_one(HaltPoll::Clock::now());
     if (kept_->work_off([](FuseMount& mount, BytesView request) { mount.handle_kept(request); }))
       wait.until = HaltPoll::Clock::now();
+    for (const auto& endpoint : endpoints_)
+      endpoint->answer_polls();
     if (polled[0].revents == 0) continue;
     if (!serve_control()) break;
     wait.until = HaltPoll::Clock::now();  // other limits may have come

@@ -53,6 +53,7 @@ Result<> FuseMount::resume() {
 
 bool FuseMount::glance(KeptRequests& kept, GlanceBudget& budget) {
   bool cancel = false;
+  session_.answer_polls();
   for (unsigned taken = 0; !gone_ && budget.take(taken); ++taken) {
     const auto room = kept.room();
     if (room.size() < kFuseBuffer) break;

@@ -34,6 +34,7 @@ class FuseMount final : public Endpoint, private FuseChannel {
   void wait_for(Wait& wait) override { wait.polled.push_back({fuse_.get(), POLLIN, 0}); }
   void handle(std::span<const pollfd> polled, bool all) override;
   void catch_up() override { read_requests(true); }
+  void answer_polls() override { session_.answer_polls(); }
   bool glance(KeptRequests& kept, GlanceBudget& budget) override;
 
  private:

@@ -13,6 +13,8 @@
 #include <cstring>
 #include <iterator>
 #include <optional>
+#include <span>
+#include <utility>
 
 namespace vtpm::engine {
 namespace {
@@ -88,9 +90,12 @@ FuseSession::Glance FuseSession::glance(BytesView bytes) {
   if (!head || head->len != bytes.size()) return Glance::Keep;
   const Request request{*head, bytes.subspan(sizeof *head)};
   switch (head->opcode) {
-    case FUSE_POLL:
-      poll(request);
+    case FUSE_POLL: {
+      const auto in = as<fuse_poll_in>(request.body);
+      if (!in) return Glance::Keep;
+      answer_poll(head->unique, *in);
       return Glance::Answered;
+    }
     case FUSE_READ: {
       const auto in = as<fuse_read_in>(request.body);
       if (!in || !file_.busy(in->fh)) return Glance::Keep;
@@ -233,10 +238,20 @@ void FuseSession::release(const Request& request) {
 void FuseSession::poll(const Request& request) {
   const auto in = as<fuse_poll_in>(request.body);
   if (!in) return reply(request.head.unique, EINVAL);
-  FusePoll asked{in->fh, in->events, {}};
-  if ((in->flags & FUSE_POLL_SCHEDULE_NOTIFY) != 0) asked.waiter = in->kh;
-  const fuse_poll_out out{file_.poll(asked), 0};
-  reply(request.head.unique, 0, bytes_of(out));
+  if (poll_count_ == polls_.size() || !file_.busy(in->fh)) return answer_poll(request.head.unique, *in);
+  polls_[poll_count_++] = {request.head.unique, *in};
+}
+
+void FuseSession::answer_polls() {
+  for (const auto& [unique, asked] : std::span(polls_).first(std::exchange(poll_count_, 0)))
+    answer_poll(unique, asked);
+}
+
+void FuseSession::answer_poll(std::uint64_t unique, const fuse_poll_in& asked) {
+  FusePoll poll{asked.fh, asked.events, {}};
+  if ((asked.flags & FUSE_POLL_SCHEDULE_NOTIFY) != 0) poll.waiter = asked.kh;
+  const fuse_poll_out out{file_.poll(poll), 0};
+  reply(unique, 0, bytes_of(out));
 }
 
 // Has the kernel ask again.

@@ -8,6 +8,7 @@
 
 #include <linux/fuse.h>
 
+#include <array>
 #include <optional>
 
 namespace vtpm::engine {
@@ -102,6 +103,11 @@ class FuseSession final : private FuseReplies {
   // Handles one request as read from /dev/fuse. What is not a request is ignored.
   void handle(BytesView request);
 
+  // A client asks poll(2) as soon as it has written, while its command only waits to be run. It is answered
+  // when somebody calls this: after that command at best, and then it need not be woken and ask again.
+  // Whoever lets a command run or sleeps calls this soon after. Async-signal-safe.
+  void answer_polls();
+
   // In a signal handler, while a command runs: what to do with a request. Async-signal-safe.
   enum class Glance {
     Answered,
@@ -124,6 +130,7 @@ class FuseSession final : private FuseReplies {
   void write(const Request& request);
   void release(const Request& request);
   void poll(const Request& request);
+  void answer_poll(std::uint64_t unique, const fuse_poll_in& asked);
   void interrupt(const Request& request);
   void statfs(const Request& request);
   void accept(const Request& request);
@@ -138,8 +145,15 @@ class FuseSession final : private FuseReplies {
   bool send(std::int32_t error, std::uint64_t unique, BytesView body);
   void tell_size();
 
+  struct Poll {
+    std::uint64_t unique;
+    fuse_poll_in asked;
+  };
+
   FuseFile& file_;
   FuseChannel& channel_;
+  std::array<Poll, 8> polls_{};  // not answered yet; more are answered at once
+  std::size_t poll_count_ = 0;
   // Whether the kernel runs writes side by side. A session that another process opened: no, to be safe.
   bool parallel_ = false;
 };

@@ -107,6 +107,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
     const auto request = rest.subspan(2, length);
     // Every third as if a command ran.
     if (length % 3 != 0 || session.glance(request) != FuseSession::Glance::Answered) session.handle(request);
+    if (length % 5 == 0) session.answer_polls();
     rest = rest.subspan(2 + length);
   }
   file.finish();

@@ -107,6 +107,7 @@ class Mount final : FuseChannel {
   std::uint64_t file(std::uint8_t which) const {
     return files_.empty() || which >= 0xf0 ? which : files_[which % files_.size()];
   }
+  void answer_polls() { session_.answer_polls(); }
   bool at_rest() const { return waiting_.empty(); }
   void release_all() {
     while (!files_.empty())
@@ -209,10 +210,18 @@ void step(FuzzedDataProvider& input, Mount& mount) {
   }
 }
 
-void come_to_rest(Device& device) {
+// As the engine's loop does.
+std::optional<Device::Time> run_one(Device& device, Mount& managed, Mount& raw) {
+  const auto next = device.run_one(FairQueue::Clock::now());
+  managed.answer_polls();
+  raw.answer_polls();
+  return next;
+}
+
+void come_to_rest(Device& device, Mount& managed, Mount& raw) {
   for (int turns = 0;; ++turns) {
     require(turns < 10'000, "the queue empties");
-    const auto next = device.run_one(FairQueue::Clock::now());
+    const auto next = run_one(device, managed, raw);
     if (!next) return;
     std::this_thread::sleep_until(*next);
   }
@@ -236,14 +245,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   for (int steps = 0; input.remaining_bytes() > 0 && steps < 120; ++steps) {
     const auto what = input.ConsumeIntegral<std::uint8_t>();
     if (what % 4 == 0)
-      (void)device.run_one(FairQueue::Clock::now());
+      (void)run_one(device, managed, raw);
     else
       step(input, what % 4 == 1 ? raw : managed);
   }
-  come_to_rest(device);
+  come_to_rest(device, managed, raw);
   require(managed.at_rest() && raw.at_rest(), "nobody waits when the TPM is at rest");
   managed.release_all();
   raw.release_all();
-  come_to_rest(device);
+  come_to_rest(device, managed, raw);
   return 0;
 }

@@ -42,6 +42,7 @@ struct OwnNode {
     Wait wait;
     mount.wait_for(wait);
     if (::poll(wait.polled.data(), wait.polled.size(), 10) > 0) mount.handle(wait.polled, true);
+    mount.answer_polls();
   }
   static UniqueFd served_end(Place& place) {
     UniqueFd fuse = place.mount();

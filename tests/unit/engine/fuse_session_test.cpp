@@ -364,6 +364,33 @@ TEST_CASE(
   CHECK(kernel.sent.frames.size() == 2);
 }
 
+TEST_CASE(
+    "FUSE: who polls while his command waits is answered when it has run, at the latest when asked to") {
+  Kernel kernel;
+  kernel.file.running = 42;
+  CHECK(kernel.ask(FUSE_POLL, poll_request(FUSE_POLL_SCHEDULE_NOTIFY)).empty());
+  const auto asked = kernel.unique;
+  CHECK(kernel.ask(FUSE_WRITE, write_request(1, Bytes{9})).size() == 1);  // "it has run"
+  kernel.sent.frames.clear();
+  kernel.session.answer_polls();
+  REQUIRE(kernel.sent.frames.size() == 1);
+  fuse_out_header head{};
+  std::memcpy(&head, kernel.sent.frames[0].data(), sizeof head);
+  CHECK(head.unique == asked);
+  CHECK(as<fuse_poll_out>(Bytes(kernel.sent.frames[0].begin() + sizeof head, kernel.sent.frames[0].end()))
+            .revents == POLLIN);
+  kernel.session.answer_polls();
+  CHECK(kernel.sent.frames.size() == 1);  // once
+
+  // Many who ask are answered at once, and none is lost.
+  for (int i = 0; i < 8; ++i)
+    CHECK(kernel.ask(FUSE_POLL, poll_request(0)).empty());
+  CHECK(kernel.ask(FUSE_POLL, poll_request(0)).size() == 1);
+  kernel.sent.frames.clear();
+  kernel.session.answer_polls();
+  CHECK(kernel.sent.frames.size() == 8);
+}
+
 TEST_CASE("FUSE: a write that another engine had is told from others") {
   Kernel kernel;
   kernel.unique = (std::uint64_t{1} << 63) + 10;
