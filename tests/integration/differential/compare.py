@@ -170,6 +170,13 @@ def show(value):
 
 EXCLUSIVE = 0x121
 NOT_EXCLUSIVE = "another client's command came between: no audit session is exclusive then"
+ROOM = "the resource manager has room where three slots are taken"
+
+
+def to_be_tested(response):
+    """The algorithms that a TPM2_IncrementalSelfTest says are still to be tested."""
+    reader = tpm2.Reader(response.params)
+    return {reader.number(2) for _ in range(reader.number(4))}
 
 
 def without_exclusive(response):
@@ -187,10 +194,13 @@ def is_meant(step, reference, other, replica):
     if getattr(replica.endpoint, "neighbour", None) and reference.rc == other.rc == 0 and step.uses and (
             reference.code == tpm2.CC["GetCapability"]):
         return "an answer to an audited TPM2_GetCapability cannot be changed: it shows every client's handles"
+    if not getattr(replica.endpoint, "raw", True) and reference.rc == other.rc == 0 and (
+            reference.code == tpm2.CC["IncrementalSelfTest"]) and to_be_tested(other) < to_be_tested(reference):
+        return "what moving contexts, or another client's commands, made use of has been tested already"
     disturbed = getattr(replica.endpoint, "neighbour", None) or getattr(replica.endpoint, "realigned", False)
     if disturbed and (other.rc == EXCLUSIVE or reference.rc == other.rc == 0 and
                       without_exclusive(reference) == without_exclusive(other)):
         return NOT_EXCLUSIVE
     if not getattr(replica.endpoint, "raw", True) and reference.rc in (OBJECT_MEMORY, SESSION_MEMORY) and other.rc != reference.rc:
-        return "the resource manager has room where three slots are taken"
+        return ROOM
     return None

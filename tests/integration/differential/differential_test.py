@@ -25,6 +25,7 @@ from stream import Missing, Replica  # noqa: E402
 
 STREAM = 400  # commands
 AUTH_FAIL = 0x8E  # which counts for the dictionary attack logic
+RETRY = 0x922  # once, after which the TPM has noted that the dictionary attack logic is in use
 FAILURE = 0x101  # TPM_RC_FAILURE: libtpms is in failure mode and does nothing more
 
 
@@ -103,8 +104,8 @@ def run_step(step, replicas, report=None):
             raise Difference(0, text)
         if report:
             report.meant[reason] += 1
-        if reason == compare.NOT_EXCLUSIVE:
-            if response.rc != responses[0].rc:
+        if reason != compare.ROOM:
+            if reason == compare.NOT_EXCLUSIVE and response.rc != responses[0].rc:
                 raise Parted(reason)
             continue
         replica.endpoint.realigned = True  # and so were its commands more, or fewer: no audit session is exclusive then
@@ -123,7 +124,7 @@ class Parted(Exception):
 def realign(step, replicas, replica, response):
     """After a command that only one TPM had room for: away with what it made, and with what it did to sessions."""
     audited = any(use.attributes & tpm2.AUDIT for use in step.uses)  # a session is an audit session from then on
-    if response.rc & 0xBF == AUTH_FAIL or response.rc == 0 and (audited or step.code == tpm2.CC["EvictControl"]):
+    if response.rc & 0xBF == AUTH_FAIL or response.rc == RETRY or response.rc == 0 and (audited or step.code == tpm2.CC["EvictControl"]):
         raise Parted("a command for which only one TPM had room changed more than objects and sessions")
     if response.rc != 0:
         return

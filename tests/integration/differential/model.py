@@ -9,6 +9,7 @@ from endpoints import AK, EK, SRK
 from stream import Entity, Fixed, Hierarchy, Step, Use
 from tpm2 import ALG, CC, b2, u16, u32
 
+NOTHING_TO_FLUSH = 0x1CB
 SLOTS = 3  # libtpms' transient objects, and loaded sessions
 # Commands whose first parameter is a TPM2B, and those whose first response parameter is one: they may be encrypted.
 DECRYPTABLE = {CC[n] for n in (
@@ -114,13 +115,16 @@ class Model:
         if wants_policy or (role == "admin" and entity.facts.get("admin_policy")):
             return self.policy_use(entity, code, used)
         auth = entity.auth
-        if self.chance(0.008) and (not self.guarded(entity) or self.chance(0.3)) and entity is not self.lockout:
+        wrong = self.chance(0.008) and (not self.guarded(entity) or self.chance(0.3)) and entity is not self.lockout
+        if wrong:
             auth = auth + b"wrong"
         session = self.spare_session(used) if self.chance(0.45) else None
         if session is None:
             return Use(None, auth, self.attributes() if self.chance(0.1) else 1)
         used.append(session)
-        keyed = session.facts.get("bound") != (entity, entity.auth)
+        # The HMAC of a bound session has no auth value (Part 1, "Bound Session Key Generation"), but the key of parameter
+        # encryption has: a wrong value there alone is no error, and what the TPM decrypts is any bytes.
+        keyed = wrong or session.facts.get("bound") != (entity, entity.auth)
         return Use(session, auth, self.attributes(), self.bytes(16, 32), keyed=keyed)
 
     @staticmethod
@@ -286,3 +290,6 @@ class Model:
                 self.forget(step.uses[response.rc - 0x918].session)
         elif response.rc == 0x921:
             self.locked_out = True
+        elif response.rc == NOTHING_TO_FLUSH and step.flushes:
+            # Its number may be given out again, and to another object on a node that numbers handles its own way.
+            self.forget(step.flushes)

@@ -236,8 +236,10 @@ class Objects:
         entity = entity or self.pick(self.objects + [s for s in self.sessions if self.chance(0.3)])
         if entity is None:
             return None
-        return self.step("FlushContext", (), 0, [lambda replica: u32(entity.handle(replica))], self.dies(entity),
+        step = self.step("FlushContext", (), 0, [lambda replica: u32(entity.handle(replica))], self.dies(entity),
                          lambda: self.forget(entity))
+        step.flushes = entity
+        return step
 
     @staticmethod
     def dies(entity):

@@ -11,6 +11,7 @@ OWNER_WRITE, AUTH_WRITE, POLICY_WRITE, OWNER_READ, AUTH_READ, POLICY_READ = 0x2,
 WRITE_ALL, WRITE_DEFINE, WRITE_STCLEAR, GLOBAL_LOCK, READ_STCLEAR, NO_DA, ORDERLY, CLEAR_STCLEAR = (
     0x1000, 0x2000, 0x4000, 0x8000, 0x80000000, 0x2000000, 0x4000000, 0x8000000)
 
+SIGNED = (2, 4, 6, 8)  # TPM_EO_SIGNED_GT, _LT, _GE, _LE
 LATE = 330  # commands of a stream
 
 
@@ -176,7 +177,7 @@ class State:
             # What only the platform, whom nobody knows, could undo.
             if self.chance(0.5):
                 return self.step("ClearControl", [self.lockout], 1, [b"\1"])
-            return self.step("HierarchyControl", [self.endorsement], 1, [u32(tpm2.ENDORSEMENT), b"\0"])
+            return self.step("HierarchyControl", [self.endorsement], 1, [u32(tpm2.ENDORSEMENT), b"\0"], None, self.flush_endorsement)
         if what == "policy":
             entity = self.pick([self.owner, self.endorsement, self.lockout])
             policy = self.pick([(b"", 0x10), (policy_digest(("AuthValue",)), 0xB), (self.bytes(20), 0xB)])
@@ -195,6 +196,9 @@ class State:
         params = {"SetAlgorithmSet": u32(0), "PCR_Allocate": tpm2.pcrs(range(24)),
                   "PCR_SetAuthPolicy": b2(b"") + u16(0x10) + u32(16)}.get(name, b"")
         return self.step(name, [self.platform], 1, [params])
+
+    def flush_endorsement(self):
+        self.objects = [o for o in self.objects if o.facts.get("hierarchy") != tpm2.ENDORSEMENT]
 
     def clear(self):
         def done():
@@ -286,9 +290,12 @@ class State:
         index = self.written_index()
         if index is None:
             return None
-        operand = self.bytes(0, min(8, index.size))
+        operand, operation = self.bytes(0, min(8, index.size)), self.random.randint(0, 12)
+        if not operand and operation in SIGNED:
+            # libtpms looks at the sign of the first byte, which is not there: the answer is any.
+            operation += 1  # the same comparison, unsigned
         return self.step("PolicyNV", [self.nv_authority(index, AUTH_READ), index, session], 1,
-                         [b2(operand), u16(0), u16(self.random.randint(0, 12))])
+                         [b2(operand), u16(0), u16(operation)])
 
     def policy_authorize_nv(self, session):
         """The policy of an index holds now: a digest that a policy session reached is written first."""

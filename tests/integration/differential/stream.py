@@ -98,6 +98,7 @@ class Step:
         self.handles, self.uses, self.params = list(handles), list(uses), list(params)
         self.out, self.done, self.same = out, done, same
         self.change_params = self.change_bytes = None  # mutations
+        self.flushes = None  # the entity that a FlushContext, whose handle is a parameter, names
         self.note = ""
 
     def label(self):

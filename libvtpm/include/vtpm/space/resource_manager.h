@@ -16,6 +16,7 @@
 // - Where command audit is on for ContextSave, ContextLoad or FlushContext (TPM2_SetCommandCodeAuditStatus),
 //   swaps are in the audit digest too.
 // - An exclusive audit session ends by a command of any client, not only of its own.
+// - TPM2_IncrementalSelfTest lists as still to be tested neither what other clients nor what swaps have used.
 #pragma once
 
 #include <vtpm/space/transmit.h>
