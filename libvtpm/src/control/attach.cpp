@@ -49,13 +49,18 @@ Result<AttachMessage> read_launch(Reader& reader) {
   return AttachMessage(std::move(request));
 }
 
+// Not there: sent by a vtpmctl that knew no other.
+Result<Backend> read_backend(Reader& reader) {
+  VTPM_TRY(const auto name, reader.optional_string("backend"));
+  return name ? backend_from(*name) : Backend::Fuse;
+}
+
 Result<AttachMessage> read_attach(Reader& reader) {
   VTPM_TRY(auto instance, plain_text(reader, "instance", kMaxInstance));
   VTPM_TRY(const auto node, reader.string("node"));
   VTPM_TRY(const auto kind, node_kind_from(node));
   VTPM_TRY(auto path, plain_text(reader, "path", kMaxPath));
-  VTPM_TRY(const auto name, reader.string("backend"));
-  VTPM_TRY(const auto backend, backend_from(name));
+  VTPM_TRY(const auto backend, read_backend(reader));
   return AttachMessage(AttachRequest{std::move(instance), kind, std::move(path), backend});
 }
 
@@ -104,6 +109,16 @@ Value to_value(const LaunchRequest& request) {
   return value;
 }
 
+// The backend only where it must be said: a vtpmd that knows no other refuses the member.
+Value to_value(const AttachRequest& request) {
+  Value value = {{"type", "attach"},
+                 {"instance", request.instance},
+                 {"node", to_string(request.node)},
+                 {"path", request.path}};
+  if (request.backend != Backend::Fuse) value["backend"] = to_string(request.backend);
+  return value;
+}
+
 // Not an Error itself: a Result of an Error would be ambiguous.
 struct ReportedError {
   Error reported;
@@ -147,13 +162,7 @@ std::string serialize(const AttachMessage& message) {
   return json::dump(
       std::visit(Overloaded{
                      [](const LaunchRequest& m) { return to_value(m); },
-                     [](const AttachRequest& m) {
-                       return Value{{"type", "attach"},
-                                    {"instance", m.instance},
-                                    {"node", to_string(m.node)},
-                                    {"path", m.path},
-                                    {"backend", to_string(m.backend)}};
-                     },
+                     [](const AttachRequest& m) { return to_value(m); },
                      [](const DetachRequest& m) {
                        return Value{{"type", "detach"}, {"instance", m.instance}, {"path", m.path}};
                      },

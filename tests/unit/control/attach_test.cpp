@@ -89,6 +89,17 @@ TEST_CASE("attach messages: attach, detach and release come back as they were se
   CHECK(std::get<ReleaseRequest>(*release).container == "c");
 }
 
+TEST_CASE("attach messages: of a device file the backend is not said, as by a vtpmctl that knew no other") {
+  const std::string_view text = R"({"instance":"i","node":"raw","path":"/x","type":"attach"})";
+  const auto got = parse(std::string(text), 1);
+  REQUIRE(got);
+  CHECK(std::get<AttachRequest>(*got).backend == Backend::Fuse);
+  CHECK(serialize(*got) == text);  // a vtpmd that knows no other understands it
+  const auto said = parse(R"({"type":"attach","instance":"i","node":"raw","path":"/x","backend":"fuse"})", 1);
+  REQUIRE(said);
+  CHECK(std::get<AttachRequest>(*said).backend == Backend::Fuse);
+}
+
 TEST_CASE("attach messages: a missing or an extra descriptor is refused") {
   const auto launch = serialize(AttachMessage(LaunchRequest{"c", {}, {}, false, {NodeKind::Managed}}));
   const auto attach = serialize(AttachMessage(AttachRequest{"id", NodeKind::Raw, "/x"}));
@@ -134,7 +145,7 @@ TEST_CASE("attach messages: malformed documents are refused by name") {
       {R"({"type":"launch","container":"c","durable":false,"name":null,"nodes":["raw"]})", "name", 3},
       {R"({"type":"attach","instance":"i","node":"raw"})", "path", 1},
       {R"({"type":"attach","instance":"i","node":"RAW","path":"/x"})", "RAW", 1},
-      {R"({"type":"attach","instance":"i","node":"raw","path":"/x"})", "backend", 1},
+      {R"({"type":"attach","instance":"i","node":"raw","path":"/x","backend":null})", "backend", 1},
       {R"({"type":"attach","instance":"i","node":"raw","path":"/x","backend":"auto"})", "auto", 1},
       {R"({"type":"attach","instance":"i","node":"raw","path":"/x","backend":true})", "backend", 1},
   }));
