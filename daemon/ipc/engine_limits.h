@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a TPM's tenants may use (Verb::Limits): u64 each, in the order of kLimitFields. vtpmd decides, the
-// engine keeps to it. The list may grow at its end, and the two may be of different versions: what is missing
-// is as it is by default, what is beyond is ignored.
+// What a TPM's tenants may use (Verb::Limits): a list of u64 (u64_list.h), in the order of kLimitFields.
+// vtpmd decides, the engine keeps to it.
 #pragma once
 
-#include <vtpm/os/bytes.h>
-#include <vtpm/os/result.h>
+#include "daemon/ipc/u64_list.h"
 
 #include <array>
-#include <string_view>
+#include <ranges>
 
 namespace vtpm::ipc {
 
@@ -24,7 +22,6 @@ struct EngineLimits {
   std::uint64_t nv_bytes = 0;             // of the permanent state; 0: what libtpms has room for
 
   static constexpr std::size_t kFields = 8;
-  static constexpr std::size_t kMaxSize = 512;  // bytes, of all versions to come
   bool operator==(const EngineLimits&) const = default;
 };
 
@@ -48,29 +45,21 @@ inline constexpr std::array<LimitField, EngineLimits::kFields> kLimitFields = {{
     {"nv_bytes", &EngineLimits::nv_bytes, 0, 1 << 20, true},
 }};
 
+inline auto limit_values() {
+  return kLimitFields | std::views::transform(&LimitField::value);
+}
+
 inline Bytes encode(const EngineLimits& limits) {
-  Bytes out;
-  for (const LimitField& field : kLimitFields)
-    put_be(out, limits.*field.value);
-  return out;
+  return encode_u64_list(limits, limit_values());
 }
 
 // No list of u64, or a value out of its range: Malformed.
 inline Result<EngineLimits> decode_limits(BytesView bytes) {
-  constexpr std::size_t kField = sizeof(std::uint64_t);
-  if (bytes.size() % kField != 0 || bytes.size() > EngineLimits::kMaxSize)
-    return Error(ErrorCode::Malformed, "engine limits: of another size");
-  EngineLimits limits;
-  std::size_t at = 0;
-  for (const LimitField& field : kLimitFields) {
-    if (at == bytes.size()) break;
-    const auto value = get_be<std::uint64_t>(bytes, at);
-    at += kField;
-    if (value < field.least || value > field.most)
+  VTPM_TRY(const EngineLimits limits, decode_u64_list<EngineLimits>(bytes, limit_values(), "engine limits"));
+  for (const LimitField& field : kLimitFields)
+    if (limits.*field.value < field.least || limits.*field.value > field.most)
       return Error(ErrorCode::Malformed,
                    "engine limits: " + std::string(field.name) + " is out of its range");
-    limits.*field.value = value;
-  }
   return limits;
 }
 

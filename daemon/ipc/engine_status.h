@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// What an engine tells of itself (Verb::Status): u64 each, in this order. The list may grow at its end, and
-// an engine may be older or newer than the vtpmd that has taken it over: what is missing is 0, what is beyond
-// is ignored.
+// What an engine tells of itself (Verb::Status): a list of u64 (u64_list.h), in the order of kStatusFields.
 #pragma once
 
-#include <vtpm/os/bytes.h>
-#include <vtpm/os/result.h>
+#include "daemon/ipc/u64_list.h"
 
 #include <array>
 
@@ -21,32 +18,21 @@ struct EngineStatus {
   std::uint64_t evictions = 0;  // sessions taken from their owners
   std::uint64_t nv_bytes = 0;   // of the permanent state
   std::uint64_t cancelled = 0;  // commands that a signal or a close has cancelled while they ran
-
-  static constexpr std::size_t kMaxSize = 512;  // bytes, of all versions to come
 };
 
-inline Bytes encode(const EngineStatus& s) {
-  Bytes out;
-  for (const auto value : {s.sequence, s.commands, s.busy_us, s.throttled, s.spaces, s.swaps, s.evictions,
-                           s.nv_bytes, s.cancelled})
-    put_be(out, value);
-  return out;
+inline constexpr std::array kStatusFields = {
+    &EngineStatus::sequence,  &EngineStatus::commands, &EngineStatus::busy_us,
+    &EngineStatus::throttled, &EngineStatus::spaces,   &EngineStatus::swaps,
+    &EngineStatus::evictions, &EngineStatus::nv_bytes, &EngineStatus::cancelled,
+};
+
+inline Bytes encode(const EngineStatus& status) {
+  return encode_u64_list(status, kStatusFields);
 }
 
 // No list of u64: Malformed.
 inline Result<EngineStatus> decode_status(BytesView bytes) {
-  constexpr std::size_t kField = sizeof(std::uint64_t);
-  if (bytes.size() % kField != 0 || bytes.size() > EngineStatus::kMaxSize)
-    return Error(ErrorCode::Malformed, "engine status: of another size");
-  EngineStatus s;
-  std::size_t at = 0;
-  for (auto* field : {&s.sequence, &s.commands, &s.busy_us, &s.throttled, &s.spaces, &s.swaps, &s.evictions,
-                      &s.nv_bytes, &s.cancelled}) {
-    if (at == bytes.size()) break;
-    *field = get_be<std::uint64_t>(bytes, at);
-    at += kField;
-  }
-  return s;
+  return decode_u64_list<EngineStatus>(bytes, kStatusFields, "engine status");
 }
 
 }  // namespace vtpm::ipc

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/ipc/frame.h"
 
-#include "daemon/ipc/engine_limits.h"
-#include "daemon/ipc/engine_status.h"
 #include "daemon/ipc/held.h"
+#include "daemon/ipc/u64_list.h"
 
 #include <vtpm/tpm/constants.h>
 
@@ -32,8 +31,8 @@ constexpr std::array kVerbs = {
     VerbRow{Verb::Shutdown, "shutdown", Receiver::Engine, kWhenOn, 0, 0, 0, 0},
     VerbRow{Verb::PowerOnDurable, "power-on-durable", Receiver::Engine, kWhenNever, 2, 0, 8 + 32 + 8, 8},
     VerbRow{Verb::Status, "status", Receiver::Engine, kWhenNever | kWhenOn | kWhenStopped, 0, 0, 0,
-            EngineStatus::kMaxSize},
-    VerbRow{Verb::Limits, "limits", Receiver::Engine, kWhenNever | kWhenOn, 0, 0, EngineLimits::kMaxSize, 0},
+            kMaxU64List},
+    VerbRow{Verb::Limits, "limits", Receiver::Engine, kWhenNever | kWhenOn, 0, 0, kMaxU64List, 0},
     VerbRow{Verb::Spawn, "spawn", Receiver::Zygote, 0, 1, 1, 0, 4},
     VerbRow{Verb::Ready, "ready", Receiver::Supervisor, 0, 0, 0, 4, 0},
     VerbRow{Verb::Exited, "exited", Receiver::Supervisor, 0, 0, 0, 8, 0},

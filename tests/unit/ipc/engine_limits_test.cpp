@@ -32,7 +32,7 @@ TEST_CASE("engine limits: vtpmd and engine may be of different versions") {
 
 TEST_CASE("engine limits: what is no list of u64, or too long, is malformed") {
   const Bytes bytes = encode(EngineLimits{});
-  for (const std::size_t size : {bytes.size() - 1, bytes.size() + 1, EngineLimits::kMaxSize + 8}) {
+  for (const std::size_t size : {bytes.size() - 1, bytes.size() + 1, kMaxU64List + 8}) {
     Bytes other = bytes;
     other.resize(size);
     CHECK(decode_limits(other).error().kind() == ErrorCode::Malformed);

@@ -26,6 +26,6 @@ TEST_CASE("engine status: an older engine tells less, a newer one more") {
 }
 
 TEST_CASE("engine status: what is no list of u64, or too long, is malformed") {
-  for (const std::size_t size : {std::size_t{1}, std::size_t{71}, EngineStatus::kMaxSize + 8})
+  for (const std::size_t size : {std::size_t{1}, std::size_t{71}, kMaxU64List + 8})
     CHECK(decode_status(Bytes(size)).error().kind() == ErrorCode::Malformed);
 }
