@@ -12,15 +12,27 @@
 #include <cerrno>
 
 namespace vtpm::ipc {
+namespace {
+
+Error given_up() {
+  return {ErrorCode::Unreachable, "the engine was given up after an error"};
+}
+
+}  // namespace
 
 void EngineLink::set_deadline(Deadline total) {
   const std::lock_guard lock(mutex_);
   total_ = total;
 }
 
+void EngineLink::give_up() {
+  const std::lock_guard lock(closing_);
+  socket_.reset();
+}
+
 Result<Bytes> EngineLink::exchange(Verb verb, BytesView payload, std::span<const int> fds) {
   const std::lock_guard lock(mutex_);
-  if (!socket_) return Error(ErrorCode::Unreachable, "the engine was given up after an error");
+  if (!socket_) return given_up();
   const FrameHead request{verb, false, false, ++next_id_, 0};
   Deadline deadline = after(kEngineDeadline);
   if (total_) deadline = std::min(*deadline, *total_);
@@ -32,15 +44,17 @@ Result<Bytes> EngineLink::exchange(Verb verb, BytesView payload, std::span<const
     return received;
   }();
   if (!reply) {
-    socket_.reset();  // a late reply must never be taken for another request's
+    give_up();  // a late reply must never be taken for another request's
     return std::move(reply).error();
   }
   if (reply->head.status != 0) return error_from_reply(reply->head.status, reply->payload);
   return std::move(reply->payload);
 }
 
+// Whoever converses has mutex_ and waits for the engine: only what would close the socket is waited for here.
 Result<UniqueFd> EngineLink::duplicate() {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(closing_);
+  if (!socket_) return given_up();
   UniqueFd copy(::fcntl(socket_.get(), F_DUPFD_CLOEXEC, 3));
   if (!copy) return errno_error("the engine's socket", errno);
   return copy;
@@ -62,7 +76,7 @@ Result<> EngineLink::take_over() {
       if (passed(deadline)) return Error(ErrorCode::Timeout, "the engine sends, but not the answer");
     }
   }();
-  if (!in_step) socket_.reset();
+  if (!in_step) give_up();
   return in_step;
 }
 
@@ -121,9 +135,9 @@ Result<Transfer> EngineLink::receive_reply(Deadline deadline) {
 
 Result<EngineStatus> EngineLink::status_if_free(Deadline deadline) {
   const std::lock_guard lock(mutex_);
-  if (!socket_) return Error(ErrorCode::Unreachable, "the engine was given up after an error");
+  if (!socket_) return given_up();
   const auto give_up_unless_late = [this](Error error) {
-    if (error.kind() != ErrorCode::Timeout) socket_.reset();
+    if (error.kind() != ErrorCode::Timeout) give_up();
     return error;
   };
   const auto answer_to = [this](std::uint32_t id, Deadline until) -> Result<EngineStatus> {

@@ -42,7 +42,8 @@ class EngineLink {
   // All later calls together end by then, where their own deadline is not sooner. Empty: theirs alone.
   void set_deadline(Deadline total);
 
-  // A duplicate of the socket, by which another process may speak with the engine after this one.
+  // A duplicate of the socket, by which another process may speak with the engine after this one. Does not
+  // wait for other calls. An engine that was given up: Unreachable.
   Result<UniqueFd> duplicate();
   // First of all on a link over a socket that another process has used: waits for the engine, and drops what
   // it still answers that process. The engine has then done all that was asked of it.
@@ -84,8 +85,10 @@ class EngineLink {
  private:
   Result<Bytes> exchange(Verb verb, BytesView payload, std::span<const int> fds = {});
   Result<Transfer> receive_reply(Deadline deadline);
+  void give_up();
 
-  std::mutex mutex_;
+  std::mutex mutex_;    // of the conversation: whoever has it may wait for the engine
+  std::mutex closing_;  // held for moments: socket_ is closed, or duplicated, with this one
   UniqueFd socket_;
   std::uint32_t next_id_ = 0;
   std::optional<std::uint32_t> owed_;  // the id of a status that was not waited for

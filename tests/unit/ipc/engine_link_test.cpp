@@ -154,6 +154,24 @@ TEST_CASE("engine link: a status that comes too late is dropped, and the link is
   }
 }
 
+TEST_CASE(
+    "engine link: its socket is duplicated while somebody waits for the engine, but not once given up") {
+  auto pair = std::move(*make_seqpacket_pair());
+  EngineLink link(std::move(pair.first));
+  std::thread caller([&] { CHECK(link.transmit(tpm::Locality::tenant(), Bytes(12)).value() == Bytes{7}); });
+  const auto request = receive_transfer(pair.second.get(), after(std::chrono::seconds(5)));
+  const auto copy = link.duplicate();
+  if (request) answer(pair.second.get(), {Verb::Transmit, true, false, request->head.id, 0}, Bytes{7});
+  caller.join();
+  REQUIRE(request);
+  REQUIRE(copy);
+  answer(pair.second.get(), {Verb::Shutdown, true, false, 0, 0}, {});
+  CHECK(receive_transfer(copy->get(), after(std::chrono::seconds(5)))->head.verb == Verb::Shutdown);
+  pair.second.reset();
+  CHECK(link.shutdown().error().kind() == ErrorCode::Unreachable);
+  CHECK(link.duplicate().error().kind() == ErrorCode::Unreachable);
+}
+
 TEST_CASE("engine exit: statuses are described") {
   CHECK(EngineExit{1, 0}.describe() == "exit status 0");
   CHECK(EngineExit{1, W_EXITCODE(0, 31)}.describe() == "killed by signal 31 (SIGSYS: forbidden system call)");
