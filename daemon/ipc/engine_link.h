@@ -111,13 +111,19 @@ struct EngineExit {
 // The zygote: the process that forks engines, before libtpms is ever initialised in it. Thread-safe.
 class Zygote {
  public:
+  // Sanitizer builds on a loaded machine start slowly.
+  static constexpr std::chrono::seconds kStartPatience{20};
+  static constexpr std::chrono::seconds kSpawnPatience{10};
+
   // Starts the vtpm-engine binary with no environment and no descriptors but its socket and `log` (its
-  // standard error). Not executable: Configuration, with the path.
-  static Result<std::unique_ptr<Zygote>> start(const std::string& engine_path, int log_fd);
+  // standard error). Not executable, or not ready in time: Configuration, with the path.
+  static Result<std::unique_ptr<Zygote>> start(const std::string& engine_path, int log_fd,
+                                               std::chrono::milliseconds patience = kStartPatience);
   ~Zygote();  // ends the zygote; engines live on until their links are destroyed
 
-  // Forks a jailed engine. A dead zygote: Unreachable (start another).
-  Result<SpawnedEngine> spawn();
+  // Forks a jailed engine. A dead zygote: Unreachable (start another); one that does not answer in time:
+  // Timeout, or lies: Malformed (likewise).
+  Result<SpawnedEngine> spawn(std::chrono::milliseconds patience = kSpawnPatience);
   // Waits at most `wait` for the exit status of an engine whose pidfd is readable.
   std::optional<EngineExit> exit_of(pid_t pid, std::chrono::milliseconds wait);
   // When none of its engines is left: the exits that were not asked for; it may be destroyed then. Does not

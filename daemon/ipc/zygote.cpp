@@ -16,9 +16,6 @@
 namespace vtpm::ipc {
 namespace {
 
-constexpr std::chrono::seconds kStartDeadline{20};  // sanitizer builds on a loaded machine start slowly
-constexpr std::chrono::seconds kSpawnDeadline{10};
-
 void reap(int pidfd) {
   siginfo_t info{};
   while (::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd), &info, WEXITED) != 0 &&
@@ -44,13 +41,14 @@ std::string EngineExit::describe() const {
          (signal == SIGSYS ? ": forbidden system call)" : ")");
 }
 
-Result<std::unique_ptr<Zygote>> Zygote::start(const std::string& engine_path, int log_fd) {
+Result<std::unique_ptr<Zygote>> Zygote::start(const std::string& engine_path, int log_fd,
+                                              std::chrono::milliseconds patience) {
   VTPM_TRY(SocketPair pair, make_seqpacket_pair());
   VTPM_TRY(UniqueFd pidfd, execute_zygote(engine_path, pair.second.get(), log_fd));
   pair.second.reset();
   // From here on the destructor ends and reaps the process.
   std::unique_ptr<Zygote> zygote(new Zygote(std::move(pair.first), std::move(pidfd)));
-  auto ready = receive_transfer(zygote->socket_.get(), after(kStartDeadline));
+  auto ready = receive_transfer(zygote->socket_.get(), after(patience));
   if (!ready)
     return Error(ErrorCode::Configuration, engine_path + ": did not start (" + ready.error().context + ")");
   if (ready->head.verb != Verb::Ready || ready->head.reply || ready->payload.size() != 4)
@@ -85,11 +83,11 @@ Result<Transfer> Zygote::receive(Deadline deadline) {
   }
 }
 
-Result<SpawnedEngine> Zygote::spawn() {
+Result<SpawnedEngine> Zygote::spawn(std::chrono::milliseconds patience) {
   const std::lock_guard lock(mutex_);
   VTPM_TRY(SocketPair pair, make_seqpacket_pair());
   const int fd = pair.second.get();
-  const Deadline deadline = after(kSpawnDeadline);
+  const Deadline deadline = after(patience);
   const FrameHead request{Verb::Spawn, false, false, ++next_id_, 0};
   VTPM_TRY_VOID(send_transfer(socket_.get(), request, {}, {&fd, 1}, deadline));
   VTPM_TRY(Transfer reply, receive(deadline));
