@@ -128,6 +128,7 @@ Result<> add_row(scmp_filter_ctx filter, const SyscallRow& row, std::uint32_t ac
   if (received == tests.end()) return add_rule(filter, row, action);
   for (std::uint64_t first = kFirstReceived; first < kReceivedEnd; first *= 2)
     VTPM_TRY_VOID(add_rule(filter, row, action, equals_but_for(received->index, first, first - 1)));
+  if (received->or_log) return add_rule(filter, row, action, equals(received->index, STDERR_FILENO));
   return {};
 }
 

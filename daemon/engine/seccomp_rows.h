@@ -27,13 +27,14 @@ namespace vtpm::engine {
 inline constexpr unsigned kZygote = static_cast<unsigned>(Role::Zygote);
 inline constexpr unsigned kBoth = kZygote | static_cast<unsigned>(Role::Engine);
 
-// A row's condition: argument `index` & mask == value, or that argument is a descriptor that was received.
-// index -1: no condition.
+// A row's condition: argument `index` & mask == value, or that argument is a descriptor that was received, or
+// perhaps the log. index -1: no condition.
 struct ArgumentTest {
   int index = -1;
   std::uint64_t mask = 0;
   std::uint64_t value = 0;
   bool received = false;
+  bool or_log = false;
 };
 constexpr ArgumentTest equals(int index, std::uint64_t value) {
   return {index, ~std::uint64_t{0}, value};
@@ -51,6 +52,9 @@ constexpr ArgumentTest with(int index, std::uint64_t bits) {
 // all engines share.
 constexpr ArgumentTest received(int index) {
   return {index, 0, 0, true};
+}
+constexpr ArgumentTest received_or_log(int index) {
+  return {index, 0, 0, true, true};
 }
 // The numbers that those have, in ranges that one comparison of all 64 bits tells: 4-7, 8-15 and so on. (The
 // kernel looks at 32 bits of a descriptor: "greater than 3" of 64 would let descriptor 2 through.)
@@ -84,7 +88,7 @@ inline constexpr std::array kSyscalls = {
     SyscallRow{SYS_sendmsg, kBoth, equals(0, kControlFd), "frames to vtpmd"},
     SyscallRow{SYS_read, kBoth, received(0),
                "FUSE requests; commands from connections; the zygote's signalfd"},
-    SyscallRow{SYS_write, kBoth, {}, "FUSE replies; responses to connections; the log"},
+    SyscallRow{SYS_write, kBoth, received_or_log(0), "FUSE replies; responses to connections; the log"},
     SyscallRow{SYS_accept4, kBoth, received(0),
                "a client connects to a socket node; its address is not asked for",
                equals(3, SOCK_NONBLOCK | SOCK_CLOEXEC), equals(1, 0)},

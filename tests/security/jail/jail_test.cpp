@@ -122,6 +122,10 @@ const std::vector<Probe>& probes() {
       {"read of the log", kBoth, SYS_read, {2, 0, 0}},
       {"read of the log behind 32 bits", kBoth, SYS_read, {kBehind32Bits + 2, 0, 0}},
       {"read of the control socket", kBoth, SYS_read, {3, 0, 0}},
+      {"write to the control socket", kBoth, SYS_write, {3, 0, 0}},
+      {"write to the control socket behind 32 bits", kBoth, SYS_write, {kBehind32Bits + 3, 0, 0}},
+      {"write to the log behind 32 bits", kBoth, SYS_write, {kBehind32Bits + 2, 0, 0}},
+      {"write to /dev/null", kBoth, SYS_write, {1, 0, 0}},
       {"flags of the log", kBoth, SYS_fcntl, {2, F_SETFL, O_NONBLOCK}},
       {"flags of the log behind 32 bits", kBoth, SYS_fcntl, {kBehind32Bits + 2, F_SETFL, O_NONBLOCK}},
       {"flags of /dev/null", kBoth, SYS_fcntl, {0, F_SETFL, O_NONBLOCK}},
@@ -202,7 +206,7 @@ TEST_CASE("seccomp rows: each has a reason and a role, and no call is listed twi
 
 TEST_CASE("jail: what is permitted works") {
   CHECK(jailed(Role::Engine, [] {
-          if (::write(STDOUT_FILENO, "", 0) != 0 || ::getpid() <= 1) ::_exit(1);
+          if (::write(STDERR_FILENO, "", 0) != 0 || ::getpid() <= 1) ::_exit(1);
           const std::vector<char> large(1 << 20, 'x');
           if (large.back() != 'x') ::_exit(2);
         }) == 0);
@@ -293,7 +297,7 @@ TEST_CASE("jail: an engine has no descriptors but the log, /dev/null and its soc
   const UniqueFd leaked(::fcntl(STDOUT_FILENO, F_DUPFD, 40));  // without close-on-exec, on purpose
   CHECK(jailed(Role::Engine, [&] {
           for (int fd = kControlFd + 1; fd < 1024; ++fd)
-            if (::write(fd, "", 0) == 0 || errno != EBADF) ::_exit(1);
+            if (::close(fd) == 0 || errno != EBADF) ::_exit(1);
         }) == 0);
 }
 
