@@ -13,14 +13,17 @@ using namespace vtpm::test;
 
 namespace {
 
+constexpr u32 kCanceled = 0x909;  // TPM_RC_CANCELED
+
 Bytes flush(u32 handle) {
   return command(0x165, Writer().add(handle));
 }
 
 // From now on this process gets a signal every 2 ms, which interrupts system calls.
-void want_signals() {
+void want_signals(int flags = 0) {
   struct sigaction action {};
   action.sa_handler = [](int) {};
+  action.sa_flags = flags;
   ::sigaction(SIGALRM, &action, nullptr);
   const itimerval often{{0, 2000}, {0, 2000}};
   ::setitimer(ITIMER_REAL, &often, nullptr);
@@ -90,6 +93,56 @@ TEST_CASE("long commands: a signal cancels one, its write is EINTR and the file 
   });
   CHECK(status == 0);
   CHECK(served.engine.link->status()->cancelled == 1);
+}
+
+TEST_CASE("long commands: a signal during the read cancels one, and the read gets TPM_RC_CANCELED") {
+  REQUIRE_FUSE();
+  const Served served;
+  const int flags = GENERATE(0, SA_RESTART);
+  const int status = in_child([&] {
+    const UniqueFd fd = open_node(served.managed, O_NONBLOCK);
+    const Bytes key = create_rsa_primary(kOwner, 3072, 1);
+    if (::write(fd.get(), key.data(), key.size()) < 0) return 1;
+    ::fcntl(fd.get(), F_SETFL, 0);
+    want_signals(flags);
+    u8 response[4096];
+    const ssize_t n = ::read(fd.get(), response, sizeof response);
+    if (n != 10) return 2;
+    if (code_of(BytesView(response, 10)) != kCanceled) return 3;
+    return ::read(fd.get(), response, sizeof response) == 0 ? 0 : 4;
+  });
+  CHECK(status == 0);
+  CHECK(served.engine.link->status()->cancelled == 1);
+}
+
+TEST_CASE(
+    "long commands: a signal during the read of one that waits is EINTR, and the response comes later") {
+  REQUIRE_FUSE();
+  const Served served;
+  ipc::EngineLimits slow;
+  slow.commands_per_second = 2;
+  REQUIRE(served.engine.link->set_limits(slow));
+  const int flags = GENERATE(0, SA_RESTART);
+  const int status = in_child([&] {
+    const UniqueFd fd = open_node(served.managed, O_NONBLOCK);
+    const Bytes random = get_random(8);
+    u8 response[4096];
+    // At the latest the second one waits.
+    for (int i = 0; i < 2; ++i) {
+      ::fcntl(fd.get(), F_SETFL, O_NONBLOCK);
+      if (::write(fd.get(), random.data(), random.size()) != 12) return 1;
+      ::fcntl(fd.get(), F_SETFL, 0);
+      if (i == 1) want_signals(flags);
+      const ssize_t n = ::read(fd.get(), response, sizeof response);
+      if (i == 1 && (n != -1 || errno != EINTR)) return 2;
+    }
+    ssize_t n = -1;
+    while (n < 0 && errno == EINTR)
+      n = ::read(fd.get(), response, sizeof response);
+    return n == 20 && code_of(BytesView(response, 20)) == 0 ? 0 : 3;
+  });
+  CHECK(status == 0);
+  CHECK(served.engine.link->status()->cancelled == 0);
 }
 
 TEST_CASE("long commands: one that is written again after each signal gets done") {
