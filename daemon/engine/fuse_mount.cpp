@@ -56,7 +56,7 @@ bool FuseMount::glance(KeptRequests& kept, GlanceBudget& budget) {
   session_.answer_polls();
   for (unsigned taken = 0; !gone_ && budget.take(taken); ++taken) {
     const auto room = kept.room();
-    if (room.size() < kFuseBuffer) break;
+    if (room.empty()) break;
     const ssize_t n = ::read(fuse_.get(), room.data(), room.size());
     if (n < 0 && (errno == EINTR || errno == ENOENT)) continue;
     if (n < 0) {
@@ -65,9 +65,9 @@ bool FuseMount::glance(KeptRequests& kept, GlanceBudget& budget) {
     }
     const BytesView request = room.first(static_cast<std::size_t>(n));
     const auto found = session_.glance(request);
-    if (found != FuseSession::Glance::Answered)
-      kept.keep(*this, request.size(), FuseSession::closes(request));
+    if (found == FuseSession::Glance::Answered) continue;
     cancel |= found == FuseSession::Glance::Cancel;
+    if (!kept.keep(*this, request.size(), FuseSession::kind_of(request))) session_.refuse(request);
   }
   return cancel;
 }

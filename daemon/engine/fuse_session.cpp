@@ -58,37 +58,54 @@ struct FuseSession::Request {
 struct FuseSession::Row {
   std::uint32_t opcode;
   void (FuseSession::*handler)(const Request&);
+  bool any_time = false;  // it has nothing to do with a command: async-signal-safe
 };
 
 // Everything that the node knows. Other opcodes are ENOSYS, which the kernel remembers or translates.
 const FuseSession::Row FuseSession::kRows[] = {
-    {FUSE_WRITE, &FuseSession::write},         {FUSE_READ, &FuseSession::read},
-    {FUSE_POLL, &FuseSession::poll},           {FUSE_OPEN, &FuseSession::open},
-    {FUSE_RELEASE, &FuseSession::release},     {FUSE_GETATTR, &FuseSession::attributes},
-    {FUSE_SETATTR, &FuseSession::attributes},  // truncate and chmod succeed and change nothing
-    {FUSE_FLUSH, &FuseSession::accept},        {FUSE_FSYNC, &FuseSession::accept},
-    {FUSE_ACCESS, &FuseSession::accept},       {FUSE_STATFS, &FuseSession::statfs},
-    {FUSE_INIT, &FuseSession::init},           {FUSE_DESTROY, &FuseSession::accept},
-    {FUSE_FORGET, &FuseSession::ignore},       {FUSE_BATCH_FORGET, &FuseSession::ignore},
+    {FUSE_WRITE, &FuseSession::write},
+    {FUSE_READ, &FuseSession::read},
+    {FUSE_POLL, &FuseSession::poll},
+    {FUSE_OPEN, &FuseSession::open},
+    {FUSE_RELEASE, &FuseSession::release},
+    {FUSE_GETATTR, &FuseSession::attributes, true},
+    {FUSE_SETATTR, &FuseSession::attributes, true},  // truncate and chmod succeed and change nothing
+    {FUSE_FLUSH, &FuseSession::accept, true},
+    {FUSE_FSYNC, &FuseSession::accept, true},
+    {FUSE_ACCESS, &FuseSession::accept, true},
+    {FUSE_STATFS, &FuseSession::statfs, true},
+    {FUSE_INIT, &FuseSession::init},
+    {FUSE_DESTROY, &FuseSession::accept, true},
+    {FUSE_FORGET, &FuseSession::ignore, true},
+    {FUSE_BATCH_FORGET, &FuseSession::ignore, true},
     {FUSE_INTERRUPT, &FuseSession::interrupt},
 };
+
+const FuseSession::Row* FuseSession::row_of(std::uint32_t opcode) noexcept {
+  const auto row =
+      std::find_if(std::begin(kRows), std::end(kRows), [&](const Row& r) { return r.opcode == opcode; });
+  return row == std::end(kRows) ? nullptr : &*row;
+}
 
 void FuseSession::handle(BytesView bytes) {
   const auto head = as<fuse_in_header>(bytes);
   if (!head || head->len != bytes.size()) return;
-  const Request request{*head, bytes.subspan(sizeof *head)};
-  const auto row = std::find_if(std::begin(kRows), std::end(kRows),
-                                [&](const Row& r) { return r.opcode == request.head.opcode; });
-  if (row == std::end(kRows)) return reply(request.head.unique, ENOSYS);
-  (this->*row->handler)(request);
+  const Row* row = row_of(head->opcode);
+  if (row == nullptr) return reply(head->unique, ENOSYS);
+  (this->*row->handler)({*head, bytes.subspan(sizeof *head)});
 }
 
-// The requests that can be answered in a signal handler are: until the command has run, a poll would
-// otherwise not be a wait that a timeout or a signal ends.
+// Whatever can be answered in a signal handler is: until the command has run, a poll would otherwise not be a
+// wait that a timeout or a signal ends, and what is kept is in the way of those that must be.
 FuseSession::Glance FuseSession::glance(BytesView bytes) {
   const auto head = as<fuse_in_header>(bytes);
-  if (!head || head->len != bytes.size()) return Glance::Keep;
+  if (!head || head->len != bytes.size()) return Glance::Answered;
   const Request request{*head, bytes.subspan(sizeof *head)};
+  const Row* row = row_of(head->opcode);
+  if (row == nullptr || row->any_time) {
+    handle(bytes);
+    return Glance::Answered;
+  }
   switch (head->opcode) {
     case FUSE_POLL: {
       const auto in = as<fuse_poll_in>(request.body);
@@ -100,6 +117,12 @@ FuseSession::Glance FuseSession::glance(BytesView bytes) {
       const auto in = as<fuse_read_in>(request.body);
       if (!in || !file_.busy(in->fh)) return Glance::Keep;
       read(request);  // which waits now, or is told to come again
+      return Glance::Answered;
+    }
+    case FUSE_WRITE: {
+      const auto in = as<fuse_write_in>(request.body);
+      if (!in || !file_.busy(in->fh)) return Glance::Keep;
+      write(request);  // which is refused
       return Glance::Answered;
     }
     case FUSE_RELEASE: {
@@ -115,9 +138,16 @@ FuseSession::Glance FuseSession::glance(BytesView bytes) {
   }
 }
 
-bool FuseSession::closes(BytesView bytes) noexcept {
+void FuseSession::refuse(BytesView bytes) {
   const auto head = as<fuse_in_header>(bytes);
-  return head && head->opcode == FUSE_RELEASE;
+  if (head) reply(head->unique, head->opcode == FUSE_READ ? EAGAIN : EBUSY);
+}
+
+KeptRequests::Kind FuseSession::kind_of(BytesView bytes) noexcept {
+  const auto head = as<fuse_in_header>(bytes);
+  if (head && head->opcode == FUSE_RELEASE) return KeptRequests::Kind::Close;
+  if (head && head->opcode == FUSE_INTERRUPT) return KeptRequests::Kind::Interrupt;
+  return KeptRequests::Kind::Other;
 }
 
 bool FuseSession::resume() {

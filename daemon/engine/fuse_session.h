@@ -4,6 +4,8 @@
 // kernel, but their contents from a tenant: nothing in them is trusted.
 #pragma once
 
+#include "daemon/engine/kept_requests.h"
+
 #include <vtpm/os/bytes.h>
 
 #include <linux/fuse.h>
@@ -13,11 +15,6 @@
 
 namespace vtpm::engine {
 
-// Bytes of data in one WRITE request; a longer write(2) comes in several. Part of the session's agreement
-// with the kernel: a process that continues a session relies on the same value.
-inline constexpr std::uint32_t kFuseMaxWrite = 8192;
-// Bytes of buffer that any request fits in.
-inline constexpr std::size_t kFuseBuffer = kFuseMaxWrite + 4096;
 static_assert(kFuseBuffer >= FUSE_MIN_READ_BUFFER);
 // What stat(2) says of the file, bytes: the largest command. Linux runs writes of one file side by side only
 // within the file's size (fs/fuse/file.c); one after the other, a client whose command waits would block all.
@@ -69,7 +66,7 @@ class FuseFile {
   virtual int open(std::uint64_t& file) = 0;
   virtual void release(std::uint64_t file) = 0;
   virtual int write(const FuseWrite& request) = 0;
-  // Async-signal-safe while the file is busy().
+  // Async-signal-safe while the file is busy(), as is write().
   virtual int read(const FuseRead& request, Bytes& out) = 0;
   // POLLIN, POLLOUT, ... as they are now. Async-signal-safe, as are the two below.
   virtual std::uint32_t poll(const FusePoll& request) = 0;
@@ -115,13 +112,16 @@ class FuseSession final : private FuseReplies {
     Cancel,  // likewise, and cancel the command
   };
   Glance glance(BytesView request);
-  // Whether it is the last request of an open file. Async-signal-safe.
-  static bool closes(BytesView request) noexcept;
+  // Answers one that is not kept for want of room: EBUSY, a read EAGAIN. Async-signal-safe.
+  void refuse(BytesView request);
+  // What a request is to who keeps it. Async-signal-safe.
+  static KeptRequests::Kind kind_of(BytesView request) noexcept;
 
  private:
   struct Request;
   struct Row;
   static const Row kRows[];
+  static const Row* row_of(std::uint32_t opcode) noexcept;
 
   void init(const Request& request);
   void attributes(const Request& request);

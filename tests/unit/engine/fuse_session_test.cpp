@@ -329,8 +329,7 @@ TEST_CASE("FUSE poll: who waits is woken by a change, once") {
   CHECK(kernel.ask(FUSE_WRITE, write_request(1, Bytes{9})).size() == 1);
 }
 
-TEST_CASE(
-    "FUSE during a command: polls and reads are answered, a close and an interrupt cancel what is theirs") {
+TEST_CASE("FUSE during a command: what can be answered is, a close and an interrupt cancel what is theirs") {
   Kernel kernel;
   kernel.file.running = 42;
   const auto glance = [&](std::uint32_t opcode, const Bytes& body) {
@@ -350,7 +349,12 @@ TEST_CASE(
   CHECK(kernel.sent.frames.size() == 2);
   read.fh = 43;
   CHECK(glance(FUSE_READ, bytes_of(read)) == Glance::Keep);
+  kernel.file.poller.reset();
+  CHECK(glance(FUSE_WRITE, write_request(1, Bytes{1})) == Glance::Answered);  // by the file: it is busy
+  CHECK(kernel.sent.frames.size() == 3);
+  kernel.file.running = 41;
   CHECK(glance(FUSE_WRITE, write_request(1, Bytes{1})) == Glance::Keep);
+  kernel.file.running = 42;
   fuse_release_in release{};
   release.fh = 42;
   CHECK(glance(FUSE_RELEASE, bytes_of(release)) == Glance::Cancel);
@@ -360,8 +364,34 @@ TEST_CASE(
   CHECK(glance(FUSE_INTERRUPT, bytes_of(interrupt)) == Glance::Cancel);
   interrupt.unique = 43;
   CHECK(glance(FUSE_INTERRUPT, bytes_of(interrupt)) == Glance::Keep);
-  CHECK(kernel.session.glance(Bytes(3)) == Glance::Keep);
-  CHECK(kernel.sent.frames.size() == 2);
+  CHECK(glance(FUSE_OPEN, bytes_of(fuse_open_in{})) == Glance::Keep);
+  CHECK(kernel.session.glance(Bytes(3)) == Glance::Answered);
+  CHECK(kernel.sent.frames.size() == 3);
+  // What has nothing to do with a command.
+  CHECK(glance(FUSE_GETATTR, bytes_of(fuse_getattr_in{})) == Glance::Answered);
+  CHECK(glance(FUSE_STATFS, {}) == Glance::Answered);
+  CHECK(glance(FUSE_LOOKUP, Bytes{'a', 0}) == Glance::Answered);
+  CHECK(kernel.sent.frames.size() == 6);
+}
+
+TEST_CASE("FUSE during a command: for what there is no room is refused by a reply") {
+  Kernel kernel;
+  const auto refused = [&](std::uint32_t opcode) {
+    fuse_in_header head{};
+    head.len = sizeof head;
+    head.opcode = opcode;
+    head.unique = 9;
+    kernel.sent.frames.clear();
+    kernel.session.refuse(bytes_of(head));
+    fuse_out_header reply{};
+    REQUIRE(kernel.sent.frames.size() == 1);
+    std::memcpy(&reply, kernel.sent.frames[0].data(), sizeof reply);
+    CHECK(reply.unique == 9);
+    return -reply.error;
+  };
+  CHECK(refused(FUSE_WRITE) == EBUSY);
+  CHECK(refused(FUSE_OPEN) == EBUSY);
+  CHECK(refused(FUSE_READ) == EAGAIN);
 }
 
 TEST_CASE(
