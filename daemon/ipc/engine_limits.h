@@ -6,7 +6,6 @@
 #include "daemon/ipc/u64_list.h"
 
 #include <array>
-#include <ranges>
 
 namespace vtpm::ipc {
 
@@ -45,17 +44,21 @@ inline constexpr std::array<LimitField, EngineLimits::kFields> kLimitFields = {{
     {"nv_bytes", &EngineLimits::nv_bytes, 0, 1 << 20, true},
 }};
 
-inline auto limit_values() {
-  return kLimitFields | std::views::transform(&LimitField::value);
-}
+// Their values, as a list.
+inline constexpr auto kLimitValues = [] {
+  std::array<std::uint64_t EngineLimits::*, EngineLimits::kFields> values{};
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = kLimitFields[i].value;
+  return values;
+}();
 
 inline Bytes encode(const EngineLimits& limits) {
-  return encode_u64_list(limits, limit_values());
+  return encode_u64_list(limits, kLimitValues);
 }
 
 // No list of u64, or a value out of its range: Malformed.
 inline Result<EngineLimits> decode_limits(BytesView bytes) {
-  VTPM_TRY(const EngineLimits limits, decode_u64_list<EngineLimits>(bytes, limit_values(), "engine limits"));
+  VTPM_TRY(const EngineLimits limits, decode_u64_list<EngineLimits>(bytes, kLimitValues, "engine limits"));
   for (const LimitField& field : kLimitFields)
     if (limits.*field.value < field.least || limits.*field.value > field.most)
       return Error(ErrorCode::Malformed,
