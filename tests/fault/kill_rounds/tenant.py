@@ -208,8 +208,8 @@ class Tenant:
             raise Lost(f"{when}: the TPM has {found}, acknowledged was {self.acknowledged}, under way {possible}")
 
     def check_lockout(self):
-        """No unclean end has walked the tenant into lockout: its guarded index can still be read."""
-        if self.property(PERMANENT) & IN_LOCKOUT or self.property(LOCKOUT_COUNTER) > 1:
+        """No unclean end has walked the tenant towards lockout: it has never failed a try, and its guarded index can be read."""
+        if self.property(PERMANENT) & IN_LOCKOUT or self.property(LOCKOUT_COUNTER) > 0:
             raise Lost(f"lockout: counter {self.property(LOCKOUT_COUNTER)}, permanent {self.property(PERMANENT):x}")
         index = next((i for i, auth in INDICES.items() if auth and self.acknowledged["nv"].get(i)), None)
         if index:
