@@ -38,6 +38,7 @@ class Cursor {
     const auto size = take<std::uint16_t>();
     return size && skip(*size) ? size : std::nullopt;
   }
+  bool at_end() const noexcept { return rest_.empty(); }
 
  private:
   BytesView rest_;
@@ -55,7 +56,8 @@ std::size_t growth_of_index(BytesView command) {
   if (!auth || !at.skip(2 + 4 + 2 + 4)) return 0;
   const auto policy = at.skip_sized();
   const auto data = at.take<std::uint16_t>();
-  if (!policy || !data) return 0;
+  // Where the command goes on, its sizes are wrong, and the TPM says so.
+  if (!policy || !data || !at.at_end()) return 0;
   return kIndexOverhead + *auth + *policy + *data;
 }
 

@@ -177,6 +177,18 @@ TEST_CASE("growth: a command that is cut off anywhere is left to the TPM") {
     }
 }
 
+// Issue 3, found by the differential test: TPM_RC_NV_SPACE, for an index of 60 kB that nobody had asked for.
+TEST_CASE("growth: a command whose sizes are wrong is left to the TPM") {
+  Bytes command = define_space(5, 0, 100);
+  constexpr std::size_t kAreaSize = tpm::kHeaderSize + 4 + 3;  // of the authorization area, the last byte
+  REQUIRE(permanent_growth(command) > 0);
+  --command[kAreaSize];
+  CHECK(permanent_growth(command) == 0);
+  command[kAreaSize] = static_cast<std::uint8_t>(command[kAreaSize] + 2);
+  CHECK(permanent_growth(command) == 0);
+  CHECK(permanent_growth(wire::join({define_space(5, 0, 100), Bytes(1)})) == 0);
+}
+
 TEST_CASE("quota: what would make the state too large is refused, what makes it smaller is not") {
   Quota quota;
   CHECK_FALSE(quota.exceeds_nv(define_space(0, 0, 2048), 1 << 20));
