@@ -4,6 +4,9 @@
 
 #include "tests/support/catch_result.h"
 
+#include <vtpm/os/encoding.h>
+
+#include <algorithm>
 #include <set>
 
 using namespace vtpm;
@@ -51,6 +54,26 @@ TEST_CASE("slot: the header is as FORMATS.md has it") {
   CHECK(get_be<std::uint32_t>(file, 12) == 4 + kState.size());
   CHECK(get_be<std::uint64_t>(file, 16) == 0x0102030405060708);
   CHECK(get_be<std::uint64_t>(file, 24) == 0x0100000000000000);
+}
+
+// A slot that another implementation made from the words of FORMATS.md (Python, hmac and cryptography): the
+// key of a commit is part of the format.
+TEST_CASE("slot: one that FORMATS.md alone was needed for is read") {
+  Bytes key(ipc::kStateKeySize);
+  std::ranges::generate(key, [n = std::uint8_t{0}]() mutable { return n++; });
+  const SlotOwner other{{0x0a, 0x0b, 0x0c, 0x0d, 0x0e, 0x0f, 0x10, 0x11}, Secret(std::move(key))};
+  const Bytes file =
+      from_hex(
+          "5654504d534c4f54000000010000001301020304050607080a0b0c0d0e0f1011a0a1a2a3a4a5a6a7a8a9aaab"
+          "57e8bf1a5c10aa2f03cde8fc6d886315d3d5060e4b4e9f91c00b767f20ab2006c427c4")
+          .value();
+  const Slot slot = decode_slot(other, file);
+  INFO(why(slot));
+  const auto* found = std::get_if<ValidSlot>(&slot);
+  REQUIRE(found != nullptr);
+  CHECK(found->sequence == 0x0102030405060708);
+  CHECK(found->content.failed_tries == 3);
+  CHECK(as_text(found->content.permanent) == "permanent state");
 }
 
 TEST_CASE("slot: any flipped bit is noticed") {
