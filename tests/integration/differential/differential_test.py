@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The same commands to a swtpm, to a vTPM's managed node and to a vTPM's raw node: same response codes, same shapes.
+"""The same commands to a swtpm, and to the managed and the raw nodes of vTPMs: same response codes, same shapes.
 
 differential_test.py [--seed N] [--count N] [--stream N] [--nodes A,B...] [--keep-going] [--verbose]
 
@@ -56,7 +56,7 @@ class Bench:
         if name.startswith("space"):
             directory = os.path.join(self.host.directory, f"{name}-{self.count}")
             return Space(os.path.join(vtpm_host.BIN, "space_server"), directory, name == "space-neighbour")
-        return Vtpm(self.host, self.host.directory, name == "raw", name == "neighbour")
+        return Vtpm(self.host, self.host.directory, name in ("raw", "durable"), name == "neighbour", name == "durable")
 
     def __exit__(self, *_):
         for endpoint in self.endpoints:
@@ -96,12 +96,12 @@ def run_step(step, replicas, report=None):
     if report:
         report.count(step, responses[0])
     for replica, response in zip(replicas[1:], responses[1:]):
-        text = compare.difference(step, responses[0], replicas[0], response, replica)
-        if text is None:
+        found = compare.difference(step, responses[0], replicas[0], response, replica)
+        if found is None:
             continue
-        reason = compare.is_meant(step, responses[0], response, replica)
+        reason = compare.is_meant(found[0], step, responses[0], response, replica)
         if reason is None:
-            raise Difference(0, text)
+            raise Difference(0, found[1])
         if report:
             report.meant[reason] += 1
         if reason != compare.ROOM:
@@ -248,9 +248,9 @@ def main():
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--count", type=int, default=100_000 if os.environ.get("VTPM_LONG") else 3000)
     parser.add_argument("--stream", type=int, help="only this stream, by the number that a failure printed")
-    parser.add_argument("--nodes", default="managed,neighbour,raw",
-                        help="managed, raw, and neighbour: a managed node that another client keeps busy; space and "
-                        "space-neighbour: the resource manager alone, over a swtpm")
+    parser.add_argument("--nodes", default="managed,neighbour,raw,durable",
+                        help="managed, raw; durable: the raw node of a durable TPM; neighbour: a managed node that another client "
+                        "keeps busy; space and space-neighbour: the resource manager alone, over a swtpm")
     parser.add_argument("--keep-going", action="store_true", help="count the streams that differ, do not stop at the first")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()

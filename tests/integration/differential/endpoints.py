@@ -202,9 +202,10 @@ class Stream:
 class Vtpm:
     """An instance of its own with one node."""
 
-    def __init__(self, host, directory, raw, neighbour=False):
+    def __init__(self, host, directory, raw, neighbour=False, durable=False):
         self.host, self.raw, self.name = host, raw, "raw node" if raw else "managed node"
-        self.instance = self.ctl("create")
+        self.name += " of a durable TPM" if durable else ""
+        self.instance = self.ctl("create", *(["--durable", "--name", "differential"] if durable else []))
         self.path = os.path.join(directory, "node-" + self.instance)
         self.opened = []
         try:

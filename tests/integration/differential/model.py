@@ -209,6 +209,13 @@ class Model:
         self.queue += makers + [again]
         return None
 
+    def last_step(self, entity, *arguments):
+        """A step after whose success the entity is no more."""
+        step = self.step(*arguments, lambda replica, response: entity.set(replica, alive=False))
+        if step:
+            step.ends = entity
+        return step
+
     def plain_step(self, name, handles=(), params=(), out=None, done=None, same=None):
         return Step(name, handles, (), params, out, done, same)
 
@@ -275,6 +282,9 @@ class Model:
 
     def after(self, step, response):
         """Follows the swtpm's answer."""
+        if step.ends and response.rc in (0, NOTHING_TO_FLUSH):
+            # Its number may be given out again, and to another object on a node that numbers handles its own way.
+            self.forget(step.ends)
         if response.rc == 0 and not step.change_bytes:
             for use, proof in zip(step.uses, response.proofs):
                 if use.session is not None and not proof[1] & tpm2.CONTINUE:
@@ -290,6 +300,3 @@ class Model:
                 self.forget(step.uses[response.rc - 0x918].session)
         elif response.rc == 0x921:
             self.locked_out = True
-        elif response.rc == NOTHING_TO_FLUSH and step.flushes:
-            # Its number may be given out again, and to another object on a node that numbers handles its own way.
-            self.forget(step.flushes)

@@ -103,15 +103,14 @@ class Keys:
         entity = self.sequences(event=False)
         if entity is None:
             return None
-        return self.step("SequenceComplete", [entity], 1, [b2(self.bytes(0, 100)), u32(self.pick([tpm2.NULL, tpm2.OWNER]))],
-                         self.dies(entity), lambda: self.forget(entity))
+        return self.last_step(entity, "SequenceComplete", [entity], 1,
+                              [b2(self.bytes(0, 100)), u32(self.pick([tpm2.NULL, tpm2.OWNER]))])
 
     def event_complete(self):
         entity = self.sequences(event=True)
         if entity is None:
             return None
-        return self.step("EventSequenceComplete", [self.pcr(), entity], 2, [b2(self.bytes(0, 100))], self.dies(entity),
-                         lambda: self.forget(entity))
+        return self.last_step(entity, "EventSequenceComplete", [self.pcr(), entity], 2, [b2(self.bytes(0, 100))])
 
     # ---- ciphers and key agreement
 

@@ -236,14 +236,7 @@ class Objects:
         entity = entity or self.pick(self.objects + [s for s in self.sessions if self.chance(0.3)])
         if entity is None:
             return None
-        step = self.step("FlushContext", (), 0, [lambda replica: u32(entity.handle(replica))], self.dies(entity),
-                         lambda: self.forget(entity))
-        step.flushes = entity
-        return step
-
-    @staticmethod
-    def dies(entity):
-        return lambda replica, response: entity.set(replica, alive=False)
+        return self.last_step(entity, "FlushContext", (), 0, [lambda replica: u32(entity.handle(replica))])
 
     def context_save(self):
         entity = self.pick(self.objects + self.sessions)
@@ -294,8 +287,7 @@ class Objects:
             old = self.pick(p for p in self.persistents if not p.facts.get("provisioned") or self.chance(0.05))
             if old:
                 owner = self.owner
-                return self.step("EvictControl", [owner, old], 1, [lambda replica: u32(old.handle(replica))], self.dies(old),
-                                 lambda: self.forget(old))
+                return self.last_step(old, "EvictControl", [owner, old], 1, [lambda replica: u32(old.handle(replica))])
         source = self.pick(o for o in self.objects if o.kind == "object" and not o.facts.get("public_only") and
                            (o.facts.get("hierarchy") != tpm2.NULL or self.chance(0.05)))
         if source is None or len(self.persistents) > 7:

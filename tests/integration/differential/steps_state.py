@@ -63,7 +63,7 @@ class State:
 
     def nv_undefine(self):
         index = self.pick(self.indices)
-        return index and self.step("NV_UndefineSpace", [self.owner, index], 1, (), self.dies(index), lambda: self.forget(index))
+        return index and self.last_step(index, "NV_UndefineSpace", [self.owner, index], 1, ())
 
     def nv_authority(self, index, flag=AUTH_WRITE):
         """The index itself where its attributes allow that, mostly."""

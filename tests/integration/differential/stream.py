@@ -98,7 +98,7 @@ class Step:
         self.handles, self.uses, self.params = list(handles), list(uses), list(params)
         self.out, self.done, self.same = out, done, same
         self.change_params = self.change_bytes = None  # mutations
-        self.flushes = None  # the entity that a FlushContext, whose handle is a parameter, names
+        self.ends = None  # the entity that is no more after a success, however the parameters were changed
         self.note = ""
 
     def label(self):
