@@ -22,6 +22,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto kConversation = 5s;    // in total, with an engine that tenants use
+constexpr auto kAnswer = 500ms;       // one that may be without
 constexpr auto kEndDeadline = 2s;     // from the loss of its socket to an engine's exit
 constexpr auto kStatusDeadline = 1s;  // for the zygote to tell an exit status
 
@@ -39,6 +40,12 @@ Result<ipc::InstanceIdBytes> id_bytes(const std::string& id) {
 bool wait_for_end(int pidfd, std::chrono::milliseconds limit) {
   pollfd p{pidfd, POLLIN, 0};
   return ::poll(&p, 1, static_cast<int>(limit.count())) > 0;
+}
+
+Result<std::uint64_t> possible(std::uint64_t sequence) {
+  if (sequence > kMaxSequence)
+    return Error(ErrorCode::Malformed, "the engine tells a sequence that cannot be");
+  return sequence;
 }
 
 // An instance takes several descriptors, and the usual soft limit is 1024.
@@ -63,11 +70,24 @@ void Engine::begin_conversation() {
   link->set_deadline(after(kConversation));
 }
 
+Result<ipc::EngineStatus> status_if_free(Engine& engine) {
+  if (!engine.link) return Error(ErrorCode::Unreachable, "the engine has ended");
+  auto status = engine.link->status_if_free(after(kAnswer));
+  if (!status && status.error().kind() != ErrorCode::Timeout && is_fatal_to_engine(status.error().kind()))
+    engine.kill();
+  return status;
+}
+
 Result<std::uint64_t> committed_sequence(ipc::EngineLink& link) {
   VTPM_TRY(const ipc::EngineStatus status, link.status());
-  if (status.sequence > kMaxSequence)
-    return Error(ErrorCode::Malformed, "the engine tells a sequence that cannot be");
-  return status.sequence;
+  return possible(status.sequence);
+}
+
+Result<std::uint64_t> committed_sequence_if_free(Engine& engine) {
+  VTPM_TRY(const ipc::EngineStatus status, status_if_free(engine));
+  auto sequence = possible(status.sequence);
+  if (!sequence) engine.kill();
+  return sequence;
 }
 
 bool is_fatal_to_engine(ErrorCode code) noexcept {

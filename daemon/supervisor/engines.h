@@ -40,8 +40,14 @@ struct Storage {
   SlotFds slots;
 };
 
+// What an engine tells of itself within 500 ms. Timeout: it has better things to do, or is frozen, and is not
+// ended for that. After other errors it is of no further use, and killed.
+Result<ipc::EngineStatus> status_if_free(Engine& engine);
+
 // The sequence of a durable TPM's last commit, as its engine tells. One that cannot be: Malformed.
 Result<std::uint64_t> committed_sequence(ipc::EngineLink& link);
+// The same by status_if_free().
+Result<std::uint64_t> committed_sequence_if_free(Engine& engine);
 
 // Whether an error of an EngineLink means that the engine is of no further use.
 bool is_fatal_to_engine(ErrorCode code) noexcept;

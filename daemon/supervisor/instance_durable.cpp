@@ -105,8 +105,9 @@ asio::awaitable<void> Instances::anchor_states() {
     const auto turn = co_await supervision->turn.acquire();
     if (!running(id)) continue;
     forget_dead_nodes(id);
-    const auto ask = [engine = supervision->engine] { return converse(*engine, committed_sequence); };
-    const Result<std::uint64_t> sequence = co_await run_on(workers_.engines, ask);
+    // One that does not answer may be frozen: what it has stored is anchored later.
+    const auto ask = [engine = supervision->engine] { return committed_sequence_if_free(*engine); };
+    const Result<std::uint64_t> sequence = co_await run_on(workers_.meters, ask);
     Instance* instance = registry_.find(id);
     if (!sequence || instance == nullptr || *sequence <= instance->row.durable->sequence) continue;
     changed.push_back({now_ms(), id, *sequence});

@@ -11,8 +11,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr auto kAnswer = 500ms;  // one engine's, from its turn on
-constexpr auto kSurvey = 2s;     // all of them, whoever holds their turns
+constexpr auto kSurvey = 2s;  // all of them, whoever holds their turns
 
 }  // namespace
 
@@ -41,13 +40,7 @@ asio::awaitable<void> Instances::ask_status(std::string id, std::shared_ptr<Surv
     const auto supervision = (*state)->supervision;
     const auto turn = co_await supervision->turn.acquire();
     if (!survey->over && running(id)) {
-      const auto ask = [engine = supervision->engine]() -> Result<ipc::EngineStatus> {
-        if (!engine->link) return Error(ErrorCode::Unreachable, "the engine has ended");
-        auto status = engine->link->status_if_free(after(kAnswer));
-        const bool useless = !status && status.error().kind() != ErrorCode::Timeout;
-        if (useless && is_fatal_to_engine(status.error().kind())) engine->kill();
-        return status;
-      };
+      const auto ask = [engine = supervision->engine] { return status_if_free(*engine); };
       const Result<ipc::EngineStatus> status = co_await run_on(workers_.meters, ask);
       if (status && !survey->over) survey->found.emplace(id, *status);
     }

@@ -318,3 +318,29 @@ TEST_CASE("durable: what was stored is anchored in the log while it runs") {
   const auto anchored = entries_of<log::InstanceState>(*daemon, id);
   CHECK(show(*daemon, id)["storage"]["sequence"] == anchored.back().sequence);
 }
+
+TEST_CASE(
+    "durable: an engine that is frozen for a while is neither ended nor does it keep others from the log") {
+  if (!is_root_with_fuse()) VTPM_SKIP("needs root and /dev/fuse");
+  const Place place;
+  const std::string file = place.directory / "vtpmd.json";
+  REQUIRE(replace_file(file, as_bytes(R"({"state_interval_seconds":1})"), 0644));
+  const auto daemon = Daemon::start(place, "embedded", {"--config", file});
+  INFO(place.log());
+  REQUIRE(daemon->ready());
+  const std::string frozen = create(*daemon, R"({"name":"frozen","durable":true})");
+  const std::string id = create(*daemon, kKeep);
+  Tenant tenant(place, id);
+  tenant.define();
+  const auto pid = show(*daemon, frozen)["pid"];
+  REQUIRE(::kill(pid.get<pid_t>(), SIGSTOP) == 0);
+  for (std::size_t rounds = 1; rounds <= 3; ++rounds) {
+    tenant.store(static_cast<std::uint8_t>(rounds));
+    REQUIRE(eventually([&] { return entries_of<log::InstanceState>(*daemon, id).size() >= rounds; }));
+  }
+  REQUIRE(::kill(pid.get<pid_t>(), SIGCONT) == 0);
+  CHECK(show(*daemon, frozen)["pid"] == pid);
+  CHECK(show(*daemon, frozen)["state"] == "running");
+  CHECK(daemon->stop(SIGTERM) == 0);
+  CHECK(place.log().find("ended") == std::string::npos);
+}
