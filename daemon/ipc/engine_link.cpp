@@ -62,21 +62,28 @@ Result<UniqueFd> EngineLink::duplicate() {
 
 Result<> EngineLink::take_over() {
   const std::lock_guard lock(mutex_);
+  if (!socket_) return given_up();
   Deadline deadline = after(kEngineDeadline);
   if (total_) deadline = std::min(*deadline, *total_);
   auto in_step = [&]() -> Result<> {
-    // Where the other process's ids were is not known: the answer must not be one of its own.
-    VTPM_TRY(const Secret start, Secret::random(sizeof next_id_));
-    next_id_ = get_be<std::uint32_t>(start.view());
-    VTPM_TRY_VOID(send_transfer(socket_.get(), {Verb::Status, false, false, next_id_, 0}, {}, {}, deadline));
+    if (!owed_) {
+      // Where the other process's ids were is not known: the answer must not be one of its own.
+      VTPM_TRY(const Secret start, Secret::random(sizeof next_id_));
+      next_id_ = get_be<std::uint32_t>(start.view());
+      const FrameHead request{Verb::Status, false, false, next_id_, 0};
+      VTPM_TRY_VOID(send_transfer(socket_.get(), request, {}, {}, deadline));
+      owed_ = next_id_;
+    }
     for (;;) {
       VTPM_TRY(const Transfer received, receive_transfer(socket_.get(), deadline));
       if (!received.head.reply) return Error(ErrorCode::Malformed, "engine frame: a request to vtpmd");
-      if (received.head.verb == Verb::Status && received.head.id == next_id_) return {};
+      if (received.head.verb == Verb::Status && received.head.id == owed_) break;
       if (passed(deadline)) return Error(ErrorCode::Timeout, "the engine sends, but not the answer");
     }
+    owed_.reset();
+    return {};
   }();
-  if (!in_step) give_up();
+  if (!in_step && in_step.error().kind() != ErrorCode::Timeout) give_up();
   return in_step;
 }
 

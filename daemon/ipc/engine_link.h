@@ -46,7 +46,8 @@ class EngineLink {
   // wait for other calls. An engine that was given up: Unreachable.
   Result<UniqueFd> duplicate();
   // First of all on a link over a socket that another process has used: waits for the engine, and drops what
-  // it still answers that process. The engine has then done all that was asked of it.
+  // it still answers that process. The engine has then done all that was asked of it. Timeout: it is not
+  // given up for it, and this is called again.
   Result<> take_over();
 
   // Initialises the TPM: manufactures it, or continues from `permanent` state (libtpms' permanent blob).

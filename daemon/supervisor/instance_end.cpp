@@ -41,7 +41,7 @@ asio::awaitable<void> Instances::engine_died(std::string id, pid_t pid) {
 }
 
 Task<> Instances::end(std::string id, std::string reason) {
-  co_await settle(id);
+  co_await settle_to_end(id);
   Instance* instance = registry_.find(id);
   if (instance == nullptr || !instance->row.durable)
     co_return co_await destroy(std::move(id), std::move(reason));
@@ -51,7 +51,7 @@ Task<> Instances::end(std::string id, std::string reason) {
 }
 
 Task<> Instances::destroy(std::string id, std::string reason) {
-  co_await settle(id);
+  co_await settle_to_end(id);
   Instance* instance = registry_.find(id);
   const bool stored = instance != nullptr && instance->row.durable;
   if (stored &&

@@ -21,6 +21,9 @@ using namespace std::chrono_literals;
 
 constexpr auto kBeforeServing = 5s;  // at most, until all engines have answered
 constexpr auto kBetweenReports = 1s;
+constexpr auto kFirstAnswer = 500ms;  // of an engine: then others have their turn, and it is asked again
+constexpr auto kBetweenLooks = 200ms;
+constexpr auto kBeforeSilent = 5s;   // until nobody waits any more for what is asked of its instance
 constexpr auto kBeforeAnother = 1s;  // until it is tried again to give a keeper everything, or to watch it
 
 // Waits until the engine has done what the dead vtpmd asked of it; the event log as its PCRs bear it out.
@@ -29,8 +32,9 @@ Result<log::EventLog> join(Engine& engine, const log::EventLog& recorded,
                            const std::optional<EngineLimits>& changed) {
   if (has_ended(engine.pidfd.get()))
     return Error(ErrorCode::Unreachable, "its engine ended while no vtpmd ran");
-  engine.begin_conversation();
+  engine.link->set_deadline(after(kFirstAnswer));
   VTPM_TRY_VOID(engine.link->take_over());
+  engine.begin_conversation();
   VTPM_TRY(const tpm::PcrValues pcrs,
            identity::read_pcrs(*engine.link, {tpm::kLaunchPcr, tpm::kOperatorPcr}));
   if (changed) VTPM_TRY_VOID(engine.link->set_limits(*changed));
@@ -190,6 +194,33 @@ asio::awaitable<void> Instances::give_back(std::string id) {
   if (!logged) log_line(LogLevel::Error, "instance " + id + ": not logged: " + logged.error().context);
 }
 
+// An engine that makes a key, or is frozen together with its container, answers when it can. Meanwhile no
+// worker waits for it. Ends with its answer or its end, with its container, or when it is not wanted any
+// more.
+Task<> Instances::wait_for_answer(std::string id, std::shared_ptr<Engine> engine, int container) {
+  const auto look = [engine]() -> Result<> {
+    if (has_ended(engine->pidfd.get()))
+      return Error(ErrorCode::Unreachable, "its engine ended before it answered");
+    engine->link->set_deadline(after(0ms));
+    return engine->link->take_over();
+  };
+  const auto silent_from = std::chrono::steady_clock::now() + kBeforeSilent;
+  Result<> answer = Error(ErrorCode::Timeout, "its engine does not answer");
+  while (!answer && answer.error().kind() == ErrorCode::Timeout && !stopping_) {
+    asio::steady_timer pause(executor_, kBetweenLooks);
+    co_await pause.async_wait(kResume);
+    answer = co_await run_on(workers_.meters, look);
+    if (answer || std::chrono::steady_clock::now() < silent_from) continue;
+    if (unwanted_.contains(id) || (container >= 0 && has_ended(container))) break;
+    if (!silent_.insert(id).second) continue;
+    changed_.cancel();
+    log_line(LogLevel::Warning, "instance " + id + ": its engine (pid " + std::to_string(engine->pid) +
+                                    ") does not answer; it is taken back when it does");
+  }
+  silent_.erase(id);
+  co_return answer;
+}
+
 asio::awaitable<void> Instances::take_back_one(LeftRunning left, Runtime runtime) {
   const std::string id = left.row.id;
   auto engine =
@@ -203,6 +234,21 @@ asio::awaitable<void> Instances::take_back_one(LeftRunning left, Runtime runtime
     return join(*engine, recorded, changed);
   };
   auto joined = co_await run_on(workers_.engines, talk);
+  const bool at_once = joined.has_value();
+  while (!joined && joined.error().kind() == ErrorCode::Timeout) {
+    const auto answer = co_await wait_for_answer(id, engine, left.held.container.get());
+    if (!answer) {
+      joined = answer.error();
+      break;
+    }
+    joined = co_await run_on(workers_.engines, talk);
+  }
+  if (!joined && handing_over_ && joined.error().kind() == ErrorCode::Timeout) {
+    // Nothing of it was touched: the next vtpmd goes on to wait.
+    become(id, Failed{std::move(runtime.made), joined.error().context, true, nullptr});
+    --taking_back_;
+    co_return;
+  }
   if (joined) {
     runtime.made.event_log = std::move(*joined);
     if (changed) runtime.made.limits = changed;
@@ -217,6 +263,7 @@ asio::awaitable<void> Instances::take_back_one(LeftRunning left, Runtime runtime
                                std::move(left.held.container));
   if (!taken) co_await end_quietly(id, "engine-died");
   if (taken && changed) co_await record_quietly(id);
+  if (taken && !at_once) co_await keep(id);  // the keeper may be another by now
   if (stopping_ && !handing_over_) co_await end_quietly(id, "supervisor-stopped");
   --taking_back_;
   changed_.cancel();

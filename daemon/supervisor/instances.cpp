@@ -50,13 +50,24 @@ asio::awaitable<void> Instances::wait_for_change() {
   co_await changed_.async_wait(kResume);
 }
 
-// What is between two states is waited for.
+// What is between two states is waited for, but for an engine of which nobody knows when it answers.
 asio::awaitable<void> Instances::settle(std::string id) {
   for (;;) {
     const Instance* instance = registry_.find(id);
-    if (instance == nullptr || !is_between_states(instance->state)) co_return;
+    if (instance == nullptr || !is_between_states(instance->state) || silent_.contains(id)) co_return;
     co_await wait_for_change();
   }
+}
+
+// Nor does anybody wait for such an engine whose instance is to end.
+asio::awaitable<void> Instances::settle_to_end(std::string id) {
+  for (;;) {
+    const Instance* instance = registry_.find(id);
+    if (instance == nullptr || !is_between_states(instance->state)) break;
+    unwanted_.insert(id);
+    co_await wait_for_change();
+  }
+  unwanted_.erase(id);
 }
 
 void Instances::become(const std::string& id, State state) {
@@ -68,6 +79,8 @@ Result<Running*> Instances::running(const std::string& id) {
   Instance* instance = registry_.find(id);
   if (instance == nullptr || shown(*instance) == nullptr)
     return Error(ErrorCode::NotFound, "no instance " + id);
+  if (silent_.contains(id))
+    return Error(ErrorCode::Busy, "instance " + id + ": its engine does not answer; it may be frozen");
   auto* state = std::get_if<Running>(&instance->state);
   if (state == nullptr) return not_running(id, instance->state);
   return state;

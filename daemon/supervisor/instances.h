@@ -16,6 +16,7 @@
 #include <boost/asio/posix/stream_descriptor.hpp>
 
 #include <functional>
+#include <set>
 
 namespace vtpm::supervisor {
 
@@ -60,9 +61,10 @@ class Instances {
             Registry& registry, EventBus& events, HostKey& host_key, DurableEngines& durable,
             const EngineLimits& limits, std::uint64_t host_start);
 
-  // Takes living engines back. One that has ended or does not answer within 5 s becomes a failed instance, or
-  // is reset. `progress` is told each second how many are left. Returns, after 5 s at most, how many still
-  // are: those are between two states, and whoever asks for them waits.
+  // Takes living engines back. One that has ended becomes a failed instance, or is reset. `progress` is told
+  // each second how many are left. Returns, after 5 s at most, how many still are: those are between two
+  // states until their engines answer, which may be never: who asks for them gets Busy, and who ends them
+  // ends the wait.
   asio::awaitable<std::size_t> take_back(std::vector<LeftRunning> left,
                                          std::function<void(std::size_t)> progress);
   // Connects to the keeper again when the connection is lost; starts another when it is gone. Until stop() or
@@ -123,6 +125,7 @@ class Instances {
   asio::awaitable<void> ask_status(std::string id, std::shared_ptr<Survey> survey);
   asio::awaitable<void> wait_for_change();
   asio::awaitable<void> settle(std::string id);
+  asio::awaitable<void> settle_to_end(std::string id);
   bool is_leaving(const Order& order) const;
   Result<std::vector<std::string>> over(const Order& order) const;
   Task<> make_way(const Order& order);
@@ -167,6 +170,7 @@ class Instances {
   void forget_dead_nodes(const std::string& id);
   Task<> record(std::string id);
   asio::awaitable<void> record_quietly(std::string id);
+  Task<> wait_for_answer(std::string id, std::shared_ptr<Engine> engine, int container);
   asio::awaitable<void> take_back_one(LeftRunning left, Runtime runtime);
   asio::awaitable<void> give_back(std::string id);
   Task<> begin_watch_of_keeper();
@@ -198,6 +202,8 @@ class Instances {
   bool stopping_ = false;
   bool handing_over_ = false;  // stopping_, and what runs is left to the next vtpmd
   std::size_t taking_back_ = 0;
+  std::set<std::string> silent_;    // of those: nobody waits for them
+  std::set<std::string> unwanted_;  // whose end is waited for
   asio::posix::stream_descriptor keeper_end_;
   asio::steady_timer changed_;   // cancelled when an instance was removed or changed its state
   asio::steady_timer interval_;  // between two anchorings of the states; cancelled by stop()

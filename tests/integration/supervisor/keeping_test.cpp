@@ -147,32 +147,79 @@ TEST_CASE("keeping: beside a keeper that does not answer no vtpmd starts, and it
   CHECK(is_running(*daemon, id));
 }
 
+namespace {
+
+// Instances whose engines are stopped when vtpmd is killed, and continued at the end.
+struct Frozen {
+  std::vector<std::string> ids;
+  std::vector<pid_t> engines;
+
+  Frozen(Daemon& daemon, const std::vector<std::string>& orders) {
+    for (const std::string& order : orders) {
+      ids.push_back(create(daemon, order));
+      engines.push_back(call(daemon, "GET", "/v1/instances/" + ids.back())["pid"].get<pid_t>());
+    }
+    daemon.stop(SIGKILL);
+    for (const pid_t engine : engines)
+      REQUIRE(::kill(engine, SIGSTOP) == 0);
+  }
+  ~Frozen() { go_on(); }
+  Frozen(const Frozen&) = delete;
+  Frozen& operator=(const Frozen&) = delete;
+
+  void go_on() const {
+    for (const pid_t engine : engines)
+      ::kill(engine, SIGCONT);
+  }
+  bool are(const Daemon& daemon, std::string_view state) const {
+    return std::all_of(ids.begin(), ids.end(), [&](const std::string& id) {
+      return call(daemon, "GET", "/v1/instances/" + id)["state"] == state;
+    });
+  }
+};
+
+}  // namespace
+
 TEST_CASE("keeping: engines that do not answer hold up neither the API nor the other instances") {
   const Place place;
   auto daemon = start(place);
-  std::vector<std::string> frozen;
-  std::vector<pid_t> engines;
-  for (int i = 0; i < 8; ++i) {
-    frozen.push_back(create(*daemon));
-    engines.push_back(call(*daemon, "GET", "/v1/instances/" + frozen.back())["pid"].get<pid_t>());
-  }
   const std::string well = create(*daemon);
-  daemon->stop(SIGKILL);
-  for (const pid_t engine : engines)
-    REQUIRE(::kill(engine, SIGSTOP) == 0);
+  const Frozen frozen(*daemon, std::vector<std::string>(8, "{}"));
   daemon = start(place);
   INFO(place.log());
   CHECK(says(place, "engines have not answered yet"));
   CHECK(call(*daemon, "GET", "/v1/instances")["instances"].size() == 9);
-  const auto starts = [&](const std::string& id) {
-    return call(*daemon, "GET", "/v1/instances/" + id)["state"] == "starting";
-  };
-  const auto waiting = std::find_if(frozen.begin(), frozen.end(), starts);
-  REQUIRE(waiting != frozen.end());
   CHECK(is_running(*daemon, create(*daemon)));
-  CHECK(eventually([&] { return is_running(*daemon, well); }));
-  // What is asked of one that is between two states waits for the outcome.
-  call(*daemon, "DELETE", "/v1/instances/" + *waiting);
-  CHECK(says(place, "instance " + *waiting + " cannot be taken back"));
+  CHECK(is_running(*daemon, well));
+  CHECK(frozen.are(*daemon, "starting"));
+  // Nobody knows when they answer: it is not waited for.
+  const std::string one = "/v1/instances/" + frozen.ids.front();
+  CHECK(status_of(*daemon, "POST", one + "/evidence", R"({"nonce":"0011223344556677"})") == 409);
+  // But it is noticed when one ends; and whose instance is not wanted any more is ended.
+  REQUIRE(::kill(frozen.engines.back(), SIGKILL) == 0);
+  const std::string dead = "/v1/instances/" + frozen.ids.back();
+  CHECK(eventually([&] { return call(*daemon, "GET", dead)["state"] == "failed"; }));
+  call(*daemon, "DELETE", one);
+  CHECK(status_of(*daemon, "GET", one) == 404);
   CHECK(daemon->stop(SIGTERM) == 0);
+  CHECK(eventually([&] { return processes(place, "").empty(); }));
+}
+
+TEST_CASE("keeping: an engine that is frozen over several vtpmds is taken back when it answers") {
+  const Place place;
+  auto daemon = start(place);
+  const Frozen frozen(*daemon, {"{}", R"({"durable":true,"name":"keep"})"});
+  daemon = start(place);
+  INFO(place.log());
+  CHECK(frozen.are(*daemon, "starting"));
+  CHECK(daemon->stop(SIGUSR2) == 0);
+  daemon = start(place);
+  CHECK(frozen.are(*daemon, "starting"));
+  frozen.go_on();
+  CHECK(eventually([&] { return frozen.are(*daemon, "running"); }));
+  for (std::size_t i = 0; i < frozen.ids.size(); ++i) {
+    const std::string one = "/v1/instances/" + frozen.ids[i];
+    CHECK(call(*daemon, "GET", one)["pid"] == frozen.engines[i]);
+    call(*daemon, "POST", one + "/evidence", R"({"nonce":"0011223344556677"})");
+  }
 }

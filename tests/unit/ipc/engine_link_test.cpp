@@ -114,6 +114,33 @@ TEST_CASE("engine link: one that says much, but not the answer, is not listened 
   CHECK(receive_transfer(same.get(), after(std::chrono::milliseconds(0))));  // there was more
 }
 
+TEST_CASE("engine link: a take-over goes on where it was given up for the moment, and asks once") {
+  auto pair = std::move(*make_seqpacket_pair());
+  EngineLink link(std::move(pair.first));
+  const int engine = pair.second.get();
+  const auto soon = [] { return after(std::chrono::milliseconds(0)); };
+  link.set_deadline(soon());
+  CHECK(link.take_over().error().kind() == ErrorCode::Timeout);
+  const auto asked = receive_transfer(engine, soon());
+  REQUIRE(asked);
+  CHECK(asked->head.verb == Verb::Status);
+  answer(engine, {Verb::Transmit, true, false, 1, 0}, {});  // to the process before
+  CHECK(link.take_over().error().kind() == ErrorCode::Timeout);
+  CHECK_FALSE(receive_transfer(engine, soon()));
+  answer(engine, {Verb::Status, true, false, asked->head.id, 0}, encode(EngineStatus()));
+  CHECK(link.take_over());
+  link.set_deadline({});
+  std::thread peer([&] {
+    const auto request = receive_transfer(engine, after(std::chrono::seconds(5)));
+    if (request) answer(engine, {Verb::Transmit, true, false, request->head.id, 0}, Bytes{7});
+  });
+  CHECK(link.transmit(tpm::Locality::tenant(), Bytes(12)).value() == Bytes{7});
+  peer.join();
+  pair.second.reset();
+  CHECK(link.take_over().error().kind() == ErrorCode::Unreachable);
+  CHECK(link.take_over().error().kind() == ErrorCode::Unreachable);
+}
+
 TEST_CASE("engine link: a status that comes too late is dropped, and the link is used on") {
   auto pair = std::move(*make_seqpacket_pair());
   EngineLink link(std::move(pair.first));
