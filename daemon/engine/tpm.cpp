@@ -144,11 +144,10 @@ std::uint32_t code_of(BytesView command) noexcept {
   return tpm::check_command(command).header.code;
 }
 
-// After these the number of failed tries is another than the responses tell.
-constexpr std::array<std::uint32_t, 3> kSetTries = {
+// After these no try has failed. TPM2_DictionaryAttackParameters, of libtpms, leaves the number as it is.
+constexpr std::array<std::uint32_t, 2> kForgetTries = {
     0x126,  // Clear
     0x139,  // DictionaryAttackLockReset
-    0x13a,  // DictionaryAttackParameters
 };
 
 // Wrong passwords, of whichever session (Part 2, 6.6.2: format one, error numbers 0x0e and 0x22). The first
@@ -262,19 +261,18 @@ Result<BytesView> Tpm::run_durably(tpm::Locality locality, BytesView command) {
   return BytesView(unavailable);
 }
 
-// The TPM is asked where its answer cannot be told from the responses, and only there: a command between
-// those of its clients would end their exclusive audit session. The number may be too high, since tries also
+// The TPM is asked after a Startup alone: a command between those of its clients would end their exclusive
+// audit session. The number may be too high, since tries also
 // heal with time: then what an unclean stop adds is not taken back, which is what would happen without us.
 void Tpm::count_tries(std::uint32_t command, BytesView response) {
-  const auto ask = [this] { failed_tries_ = failed_tries(aside()).value_or(failed_tries_); };
   if (wrong_password(response) == Wrong::AuthFail) ++failed_tries_;
   if (response_code(response) != 0) return;
   if (command == static_cast<std::uint32_t>(tpm::CommandCode::Startup)) {
     started_ = true;
     take_back_unclean_stop(aside(), failed_tries_);
-    ask();
-  } else if (std::ranges::find(kSetTries, command) != kSetTries.end()) {
-    ask();
+    failed_tries_ = failed_tries(aside()).value_or(failed_tries_);
+  } else if (std::ranges::find(kForgetTries, command) != kForgetTries.end()) {
+    failed_tries_ = 0;
   }
 }
 

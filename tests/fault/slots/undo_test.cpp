@@ -39,12 +39,12 @@ struct Machine {
   }
   u32 code(BytesView command) { return code_of(run(command)); }
   // What a new kernel would continue from.
-  Bytes on_disk() const {
+  engine::SlotContent stored() const {
     auto store =
         engine::SlotStore::open(test_owner(), tpm.sequence(), frozen(disk.stored(0)), frozen(disk.stored(1)));
-    if (!store) return {};
-    return store->take_loaded()->permanent;
+    return store ? *store->take_loaded() : engine::SlotContent{};
   }
+  Bytes on_disk() const { return stored().permanent; }
   Bytes permanent() const {
     const auto state = tpm.permanent_state();
     return {state.begin(), state.end()};
@@ -195,6 +195,46 @@ TEST_CASE("a wrong password counts although the disk does not take it") {
   CHECK(m.on_disk() == m.permanent());
 }
 
+TEST_CASE("the failed tries that are stored are those that the TPM has counted") {
+  Machine& m = machine();
+  constexpr u32 kProtected = kIndex + 10;
+  Writer area;
+  area.add(kProtected).add(u16{0x000b}).add(u32{0x00040004}).add(u16{0}).add(u16{8});  // AUTHWRITE, AUTHREAD
+  const auto wrong = [&] {
+    return m.code(
+        authorized_two(0x14e, kProtected, kProtected, Writer().add(u16{8}).add(u16{0}), Bytes{'n', 'o'}));
+  };
+  const auto set = [&](u32 code, BytesView parameters) {
+    return m.code(authorized(code, 0x4000000a, parameters));
+  };
+  const auto counted = [&] {
+    const auto tries = m.property(kLockoutCounter);
+    CHECK(m.stored().failed_tries == tries);
+    return tries;
+  };
+  REQUIRE(m.code(authorized(0x12a, kOwner,
+                            Writer().add(u16{0}).add(static_cast<u16>(area.size())).add(area))) == 0);
+  REQUIRE(set(0x139, {}) == 0);  // DictionaryAttackLockReset
+  CHECK(counted() == 0);
+  while (wrong() == 0x922)  // TPM_RC_RETRY
+    continue;
+  CHECK(wrong() == 0x98e);  // TPM_RC_AUTH_FAIL
+  CHECK(counted() == 2);
+  REQUIRE(set(0x13a, Writer().add(u32{32}).add(u32{1000}).add(u32{1000})) ==
+          0);  // DictionaryAttackParameters
+  CHECK(counted() == 2);
+  REQUIRE(set(0x139, {}) == 0);
+  CHECK(counted() == 0);
+  CHECK(wrong() == 0x98e);
+  CHECK(counted() == 1);
+  REQUIRE(m.code(clear()) == 0);
+  CHECK(counted() == 0);
+  // As it was, for the others.
+  REQUIRE(m.code(nv_define(kIndex, 8)) == 0);
+  REQUIRE(m.code(nv_write(kIndex, Bytes(8, 1))) == 0);
+  m.object = handle_in(m.run(create_primary(kOwner)));
+}
+
 namespace {
 
 const Bytes kPinOfIndex = {'p', 'i', 'n'};
@@ -258,6 +298,22 @@ TEST_CASE("an exclusive audit session stays exclusive over commits") {
   CHECK(write(kContinue | kAudit | kExclusive) == 0);  // nobody else used the TPM
   CHECK(write(kContinue | kAudit | kExclusive) == 0);
   CHECK(m.tpm.sequence() >= sequence + 2);
+  // After what sets the number of failed tries, too: LockReset, Parameters.
+  const auto set = [&](u32 code, BytesView parameters) {
+    Writer rest;
+    rest.add(u32{0x4000000a})
+        .add(u32{9})
+        .add(session)
+        .add(u16{0})
+        .add(u8{kContinue | kAudit | kExclusive})
+        .add(u16{0});
+    Bytes out = command(code, rest.add(parameters));
+    out[1] = 0x02;  // TPM_ST_SESSIONS
+    return m.code(out);
+  };
+  CHECK(set(0x139, {}) == 0);
+  CHECK(set(0x13a, Writer().add(u32{32}).add(u32{1000}).add(u32{1000})) == 0);
+  CHECK(write(kContinue | kAudit | kExclusive) == 0);
   REQUIRE(m.code(flush_context(session)) == 0);
 }
 
