@@ -137,6 +137,7 @@ def realign(step, replicas, replica, response):
         for each in replicas:
             if not kept:
                 each.flush(session.handle(each))
+                step.flushed.append(session)
             elif session.session_kind == "policy":
                 each.transceive(tpm2.command(tpm2.CC["PolicyRestart"], [(session.handle(each), b"")]))
         session.facts["ready"] = None

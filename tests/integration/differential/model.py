@@ -282,6 +282,8 @@ class Model:
 
     def after(self, step, response):
         """Follows the swtpm's answer."""
+        for session in step.flushed:
+            self.forget(session)
         if step.ends and response.rc in (0, NOTHING_TO_FLUSH):
             # Its number may be given out again, and to another object on a node that numbers handles its own way.
             self.forget(step.ends)

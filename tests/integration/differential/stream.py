@@ -99,6 +99,7 @@ class Step:
         self.out, self.done, self.same = out, done, same
         self.change_params = self.change_bytes = None  # mutations
         self.ends = None  # the entity that is no more after a success, however the parameters were changed
+        self.flushed = []  # sessions that were taken from all TPMs, since one alone had ended them
         self.note = ""
 
     def label(self):
