@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Hostile clients of the resource manager on a real libtpms: the input is a program of opens, closes, pauses
-// and commands, whose handles and sessions are right, wrong, another's or damaged. What must hold after each
-// step: the sessions that spaces list are disjoint and are the TPM's; a space lists its objects and each
-// still has the Name that it was made with; and when all have closed nothing is left but sessions saved by
-// clients.
+// and commands, whose handles and sessions are right, wrong, another's or damaged. The TPM is durable, and
+// its disk fails for a while: then what it cannot store is answered by an error and undone. What must hold
+// after each step: the sessions that spaces list are disjoint and are the TPM's; a space lists its objects
+// and each still has the Name that it was made with; and when all have closed nothing is left but sessions
+// saved by clients.
 #include "tests/support/local_tpm.h"
 #include "tests/support/tpm_wire.h"
 
@@ -36,9 +37,40 @@ struct Client {
   std::map<std::uint32_t, Bytes> names;  // what ReadPublic said when the object was made
 };
 
+// A disk in memory, which fails while it is told to.
+class Disk final : public engine::SlotFile {
+ public:
+  static inline bool fails = false;
+
+  Result<Bytes> read_at(std::uint64_t offset, std::size_t most) override {
+    const auto from = BytesView(bytes_).subspan(std::min<std::size_t>(offset, bytes_.size()));
+    const auto part = from.first(std::min(most, from.size()));
+    return Bytes(part.begin(), part.end());
+  }
+  Result<std::size_t> write_at(std::uint64_t offset, BytesView bytes) override {
+    if (fails) return Error(ErrorCode::Exhausted, "the disk is full");
+    bytes_.resize(std::max<std::size_t>(bytes_.size(), offset + bytes.size()));
+    std::copy(bytes.begin(), bytes.end(), bytes_.begin() + static_cast<std::ptrdiff_t>(offset));
+    return bytes.size();
+  }
+  Result<> sync() override { return {}; }
+
+ private:
+  Bytes bytes_;
+};
+
+test::LocalTpm& durable_tpm() {
+  static test::LocalTpm& tpm = []() -> test::LocalTpm& {
+    test::LocalTpm::get().make_durable(std::make_unique<Disk>(), std::make_unique<Disk>());
+    return test::LocalTpm::get();
+  }();
+  return tpm;
+}
+
 class Program {
  public:
   Program(const std::uint8_t* data, std::size_t size) : input_(data, size), manager_(tpm_, kLimits) {
+    Disk::fails = false;
     tpm_.power_cycle();
   }
 
@@ -64,6 +96,7 @@ class Program {
     if (what < 24) return close(byte() % clients_.size());
     if (what < 32) return pause();
     if (what < 36) return check_objects(*some_client());
+    if (what < 40) return static_cast<void>(Disk::fails = !Disk::fails);
     command(*some_client());
   }
 
@@ -88,6 +121,7 @@ class Program {
   void pause() {
     now_ += std::chrono::milliseconds(500);
     if (byte() != 0) return;
+    Disk::fails = false;
     tpm_.power_cycle();
     manager_.power_cycled();
     raw_names_.clear();
@@ -275,7 +309,7 @@ class Program {
   }
 
   FuzzedDataProvider input_;
-  test::LocalTpm& tpm_ = test::LocalTpm::get();
+  test::LocalTpm& tpm_ = durable_tpm();
   space::ResourceManager manager_;
   space::Clock::time_point now_{std::chrono::hours(1)};
   std::vector<Client> clients_;

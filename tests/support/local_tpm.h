@@ -3,6 +3,7 @@
 // program, powered off and on between test cases.
 #pragma once
 
+#include "daemon/engine/slot_store.h"
 #include "daemon/engine/tpm.h"
 
 #include <vtpm/space/transmit.h>
@@ -30,6 +31,14 @@ class LocalTpm final : public space::Transmit {
   void power_off() noexcept { tpm_.power_off(); }
   void power_on() {
     if (const auto on = tpm_.power_on({}); !on) throw_exception_from_error(on.error(), {});
+  }
+
+  // From the next power cycle on it commits to these, before each response. Once.
+  void make_durable(std::unique_ptr<engine::SlotFile> a, std::unique_ptr<engine::SlotFile> b) {
+    auto slots = engine::SlotStore::open({{}, Secret(Bytes(32, 1))}, 0, std::move(a), std::move(b));
+    if (!slots) throw_exception_from_error(slots.error(), {});
+    if (const auto on = tpm_.power_on_durable(std::move(*slots)); !on)
+      throw_exception_from_error(on.error(), {});
   }
 
   Result<BytesView> transmit(tpm::Locality locality, BytesView command) override {
