@@ -31,6 +31,22 @@ TEST_CASE("raw space: it has the TPM's own limits, whatever others do") {
   CHECK(raw.handle(wire::create_primary(kOwner, "d")) == 0x80000001);
 }
 
+TEST_CASE("raw space: an object has the number that the TPM gave it") {
+  Fixture fixture;
+  Client raw(fixture, space::Kind::Raw);
+  REQUIRE(raw.code(wire::evict_control(raw.handle(wire::create_primary(kOwner, "p")), 0x81000001)) == 0);
+  REQUIRE(raw.code(wire::flush(0x80000000)) == 0);
+  // HMAC_Start: meanwhile the persistent key has the first slot.
+  const Bytes start = wire::command(0x15b, {0x81000001}, {{}}, Bytes{0, 0, 0x00, 0x10});
+  (void)raw(start);  // the first use of a protected object may be answered TPM_RC_RETRY
+  REQUIRE(raw.handle(start) >= 0x80000001);
+  for (const std::uint32_t object : raw.handles(0x80000000))
+    CHECK(raw.code(wire::flush(object)) == 0);
+  CHECK(raw.handle(start) == 0x80000001);
+  CHECK(raw.handles(0x80000000) == Handles{0x80000001});
+  REQUIRE(raw.code(wire::evict_control(0x81000001, 0x81000001)) == 0);
+}
+
 TEST_CASE("raw space: it is kept over opens, and has one opener") {
   Fixture fixture;
   Bytes area;

@@ -83,6 +83,14 @@ TEST_CASE("session queue: where each has its share, who wants more pays himself"
   CHECK(t.victim(t.a, kStart + 3s) == kHmacSessionFirst + 4);
 }
 
+TEST_CASE("session queue: who waits counts for the share, though it holds none") {
+  Tables t;
+  t.give(&t.c, 4);
+  t.give(&t.a, 4);
+  t.queue.join(t.b);
+  CHECK(t.victim(t.a, kStart + 3s) == kHmacSessionFirst);  // a and c both have more than a third
+}
+
 TEST_CASE("session queue: orphans count as one more space") {
   Tables t;
   t.give(&t.a, 1);
