@@ -2,6 +2,7 @@
 #include "container-hooks/stages.h"
 
 #include <vtpm/control/attach.h>
+#include <vtpm/device/cgroup.h>
 #include <vtpm/device/fuse_node.h>
 #include <vtpm/device/oci_state.h>
 #include <vtpm/os/file.h>
@@ -100,30 +101,51 @@ Result<Nodes> make_nodes(bool standard_names) {
   return nodes;
 }
 
-Result<std::string> launch(const Options& options, const OciState& state, const UniqueFd& pidfd,
-                           const UniqueFd& config, const Nodes& nodes) {
+// cgroup.procs of the cgroup that is to pay for the TPM. Empty: vtpmd's own.
+Result<UniqueFd> open_cgroup(const OciState& state, const UniqueFd& pidfd) {
+  if (!state.annotations.in_its_cgroup) return UniqueFd();
+  auto procs = device::open_cgroup_procs(pidfd.get());
+  if (!procs) return procs.error().within("dev.vtpm.cgroup=container");
+  return procs;
+}
+
+// What a launch hands to vtpmd besides the nodes.
+struct Container {
+  UniqueFd pidfd;
+  UniqueFd config;
+  UniqueFd cgroup;
+};
+
+Result<std::string> launch(const Options& options, const OciState& state, const Container& container,
+                           const Nodes& nodes) {
   control::LaunchRequest message{state.id,
                                  state.annotations.image,
                                  state.annotations.name,
                                  state.annotations.durable,
                                  {NodeKind::Managed}};
-  std::vector<int> fds = {pidfd.get(), config.get(), nodes.managed.server.get()};
+  std::vector<int> fds = {container.pidfd.get(), container.config.get(), nodes.managed.server.get()};
   if (nodes.raw) {
     message.nodes.push_back(NodeKind::Raw);
     fds.push_back(nodes.raw->server.get());
+  }
+  if (container.cgroup) {
+    message.cgroup = true;
+    fds.push_back(container.cgroup.get());
   }
   return control::request(options.runtime_dir, message, fds, after(kDeadline));
 }
 
 Result<> give_tpm(const Options& options, const OciState& state) {
   VTPM_TRY_VOID(check_supported(state.annotations));
-  VTPM_TRY(const auto pidfd, open_container(state));
-  VTPM_TRY(const auto config, open_config(state));
-  VTPM_TRY(const auto root, root_of(state, config));
+  Container container;
+  VTPM_TRY(container.pidfd, open_container(state));
+  VTPM_TRY(container.config, open_config(state));
+  VTPM_TRY(container.cgroup, open_cgroup(state, container.pidfd));
+  VTPM_TRY(const auto root, root_of(state, container.config));
   VTPM_TRY(const auto nodes, make_nodes(state.annotations.standard_names));
-  auto instance = launch(options, state, pidfd, config, nodes);
+  auto instance = launch(options, state, container, nodes);
   if (!instance) return std::move(instance).error();
-  auto placed = device::place_in_container(pidfd.get(), root, nodes.placements());
+  auto placed = device::place_in_container(container.pidfd.get(), root, nodes.placements());
   if (!placed) {
     // vtpmd sees the end of the container as well; this only is quicker.
     static_cast<void>(

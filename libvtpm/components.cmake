@@ -36,6 +36,6 @@ vtpm_component(control
   DEPENDS vtpm_os vtpm_json)
 
 vtpm_component(device
-  SOURCES src/device/fuse_node.cpp src/device/mount_point.cpp src/device/node_path.cpp src/device/oci_state.cpp
+  SOURCES src/device/cgroup.cpp src/device/fuse_node.cpp src/device/mount_point.cpp src/device/node_path.cpp src/device/oci_state.cpp
           src/device/socket_node.cpp
   DEPENDS vtpm_os vtpm_json)

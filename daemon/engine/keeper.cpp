@@ -191,9 +191,11 @@ Keeper::Answer Keeper::recall(BytesView after, int& reply_fd) const {
   return ipc::encode(next->first);
 }
 
-// Without its node an instance runs on. So nodes leave room for what no instance outlives vtpmd without.
+// Without its node an instance runs on, and without its cgroup. So they leave room for what no instance
+// outlives vtpmd without.
 bool Keeper::has_room(HeldKind kind) const {
-  return held_.size() < (kind == HeldKind::Node ? room_ - room_ / 4 : room_);
+  const bool can_do_without = kind == HeldKind::Node || kind == HeldKind::Cgroup;
+  return held_.size() < (can_do_without ? room_ - room_ / 4 : room_);
 }
 
 void Keeper::release(std::uint64_t instance) {

@@ -14,6 +14,7 @@ enum class HeldKind : std::uint8_t {
   Engine = 1,     // the engine's pidfd
   Container = 2,  // the pidfd of the container's first process
   Node = 3,       // a /dev/fuse or a listening socket that an engine serves
+  Cgroup = 4,     // the cgroup.procs of the container's cgroup, in which engines of the instance run
 };
 
 // One descriptor. The order is that of Verb::Recall: instance by instance.
@@ -37,7 +38,7 @@ inline Bytes encode(const HeldKey& key) {
 
 // Another size or kind: Malformed.
 inline Result<HeldKey> decode_held(BytesView bytes) {
-  if (bytes.size() != HeldKey::kSize || bytes[8] > static_cast<std::uint8_t>(HeldKind::Node))
+  if (bytes.size() != HeldKey::kSize || bytes[8] > static_cast<std::uint8_t>(HeldKind::Cgroup))
     return Error(ErrorCode::Malformed, "keeper frame: not the name of what is held");
   return HeldKey{get_be<std::uint64_t>(bytes), static_cast<HeldKind>(bytes[8]), bytes[9]};
 }

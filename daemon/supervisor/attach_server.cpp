@@ -6,6 +6,7 @@
 #include <vtpm/os/process.h>
 
 #include <sys/socket.h>
+#include <unistd.h>
 
 namespace vtpm::supervisor {
 namespace {
@@ -28,6 +29,29 @@ Result<> check_process(const PeerCredentials& peer, int pidfd) {
   if (uid == peer.uid) return {};
   return Error(ErrorCode::PermissionDenied, "the container's process belongs to uid " + std::to_string(uid) +
                                                 ", not to the caller (uid " + std::to_string(peer.uid) + ")");
+}
+
+// Whoever opened a cgroup.procs may move engines into its cgroup as far as it could move them by itself: root
+// any, vtpmd's own user those that are its own. Nobody else can, and a user's cgroup is a way to stop an
+// engine.
+Result<> check_cgroup(const PeerCredentials& peer, int fd) {
+  if (peer.uid != 0 && peer.uid != ::getuid())
+    return Error(ErrorCode::PermissionDenied,
+                 "only root and vtpmd's own user may have an engine run in a container's cgroup");
+  return check_cgroup_procs(fd);
+}
+
+// The descriptors, which are as many as they should be.
+Result<> check_launch(const PeerCredentials& peer, const control::LaunchRequest& request,
+                      const std::vector<UniqueFd>& fds) {
+  const std::size_t nodes_end = 2 + request.nodes.size();
+  if (fds.size() != nodes_end + (request.cgroup ? 1 : 0))
+    return Error(ErrorCode::Malformed, "a launch needs a pidfd, config.json and a /dev/fuse for each node");
+  VTPM_TRY_VOID(check_process(peer, fds[0].get()));
+  VTPM_TRY_VOID(check_regular_file(fds[1].get()));
+  for (std::size_t i = 2; i < nodes_end; ++i)
+    VTPM_TRY_VOID(check_fuse_device(fds[i].get()));
+  return request.cgroup ? check_cgroup(peer, fds.back().get()) : Result<>();
 }
 
 // A hook's node, as people see it. It is in the container: no path of the host.
@@ -156,13 +180,7 @@ Task<std::string> AttachServer::handle(PeerCredentials peer, Bytes message, Fds&
 }
 
 Task<std::string> AttachServer::launch(PeerCredentials peer, control::LaunchRequest request, Fds& fds) {
-  if (fds.size() != request.nodes.size() + 2)
-    co_return Error(ErrorCode::Malformed,
-                    "a launch needs a pidfd, config.json and a /dev/fuse for each node");
-  VTPM_CO_TRY_VOID(check_process(peer, fds[0].get()));
-  VTPM_CO_TRY_VOID(check_regular_file(fds[1].get()));
-  for (std::size_t i = 2; i < fds.size(); ++i)
-    VTPM_CO_TRY_VOID(check_fuse_device(fds[i].get()));
+  VTPM_CO_TRY_VOID(check_launch(peer, request, fds));
   VTPM_CO_TRY(std::string config, co_await digest_config(peer.uid, fds[1]));
 
   Order order;
@@ -174,6 +192,7 @@ Task<std::string> AttachServer::launch(PeerCredentials peer, control::LaunchRequ
   order.launch.image = std::move(request.image);
   order.launch.config = std::move(config);
   order.launch.container_process = std::move(fds[0]);
+  if (request.cgroup) order.launch.cgroup = std::make_shared<UniqueFd>(std::move(fds.back()));
   VTPM_CO_TRY(std::string id, co_await instances_.create(std::move(order)));
   for (std::size_t i = 0; i < request.nodes.size(); ++i) {
     Node node = container_node(request.nodes[i]);

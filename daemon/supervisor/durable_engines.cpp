@@ -14,12 +14,11 @@ constexpr auto kEarlierEngine = 3s;
 }  // namespace
 
 Result<NewDurable> DurableEngines::make(const Secret& host_key, const std::string& id,
-                                        const std::string& launch_document, const ipc::EngineLimits& limits) {
+                                        const std::string& launch_document, const EngineTerms& terms) {
   VTPM_TRY(Secret key, Secret::random(kStateKeyBytes));
   VTPM_TRY(Bytes wrapped, wrap_state_key(host_key, id, key));
   VTPM_TRY(SlotFds slots, files_.create(id));
-  auto made =
-      engines_.manufacture_durable(launch_document, {id, std::move(key), 0, std::move(slots)}, limits);
+  auto made = engines_.manufacture_durable(launch_document, {id, std::move(key), 0, std::move(slots)}, terms);
   if (!made) {
     const Result<> removed = files_.remove(id);
     if (removed) return made.error();
@@ -31,12 +30,11 @@ Result<NewDurable> DurableEngines::make(const Secret& host_key, const std::strin
 
 Result<Manufactured> DurableEngines::resume(const Secret& host_key, const InstanceRow& row,
                                             const identity::Identity& identity,
-                                            const std::string& launch_document,
-                                            const ipc::EngineLimits& limits) {
+                                            const std::string& launch_document, const EngineTerms& terms) {
   VTPM_TRY(Secret key, unwrap_state_key(host_key, row.id, row.durable->wrapped_key));
   VTPM_TRY(SlotFds slots, files_.open(row.id, kEarlierEngine));
   auto resumed = engines_.resume(
-      launch_document, {row.id, std::move(key), row.durable->sequence, std::move(slots)}, identity, limits);
+      launch_document, {row.id, std::move(key), row.durable->sequence, std::move(slots)}, identity, terms);
   if (resumed || resumed.error().kind() != ErrorCode::Corrupt) return resumed;
   return Error(ErrorCode::Corrupt,
                files_.name_files(resumed.error().context, row.id) + "; the files in " +

@@ -20,12 +20,12 @@ class DurableEngines {
 
   // A new TPM in new slot files under a new state key. On an error nothing is left.
   Result<NewDurable> make(const Secret& host_key, const std::string& id, const std::string& launch_document,
-                          const ipc::EngineLimits& limits);
+                          const EngineTerms& terms);
   // Continues from the slot files, after a TPM Reset. Damaged or rolled back: Corrupt, with the file's name
   // and what can be done; nothing is changed. What the tenant made impossible: Conflict.
   Result<Manufactured> resume(const Secret& host_key, const InstanceRow& row,
                               const identity::Identity& identity, const std::string& launch_document,
-                              const ipc::EngineLimits& limits);
+                              const EngineTerms& terms);
   // Ends the engine, if there is one, and removes the slot files.
   Result<> discard(const std::string& id, Engine* engine);
 

@@ -48,6 +48,24 @@ Result<std::uint64_t> possible(std::uint64_t sequence) {
   return sequence;
 }
 
+// The engine's process, with all that it will use, becomes the cgroup's. By its pidfd, and one of our own
+// user's: with root's descriptor the kernel would move any process. Before and after, so that it was its pid.
+Result<> place(Engine& engine, const UniqueFd& procs) {
+  const auto not_placed = [](std::string_view why) {
+    return Error(ErrorCode::Unavailable,
+                 "its engine cannot be moved into the container's cgroup: " + std::string(why));
+  };
+  VTPM_TRY(const pid_t pid, pid_of_pidfd(engine.pidfd.get()));
+  VTPM_TRY(const uid_t uid, uid_of_pidfd(engine.pidfd.get()));
+  if (uid != ::getuid()) return not_placed("it is another user's");
+  const std::string text = std::to_string(pid);
+  if (::write(procs.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()))
+    return not_placed(errno == ENODEV ? "the cgroup is gone" : std::strerror(errno));
+  if (has_ended(engine.pidfd.get())) return not_placed("it has ended");
+  engine.placed = true;
+  return {};
+}
+
 // An instance takes several descriptors, and the usual soft limit is 1024.
 void raise_descriptor_limit() {
   rlimit limit{};
@@ -101,12 +119,13 @@ Result<std::unique_ptr<Engines>> Engines::start(const std::string& engine_path) 
   return std::unique_ptr<Engines>(new Engines(std::move(zygotes)));
 }
 
-Result<std::shared_ptr<Engine>> Engines::power_on(std::optional<Storage> storage,
-                                                  const ipc::EngineLimits& limits) {
+Result<std::shared_ptr<Engine>> Engines::power_on(std::optional<Storage> storage, const EngineTerms& terms) {
   VTPM_TRY(ipc::SpawnedEngine spawned, zygotes_->spawn());
   auto engine =
       std::make_shared<Engine>(Engine{std::move(spawned.link), std::move(spawned.pidfd), spawned.pid});
-  Result<> powered = engine->link->set_limits(limits);
+  Result<> powered;
+  if (terms.cgroup) powered = place(*engine, *terms.cgroup);
+  if (powered) powered = engine->link->set_limits(terms.limits);
   if (powered && storage) {
     const auto id = id_bytes(storage->id);
     auto sequence =
@@ -122,9 +141,8 @@ Result<std::shared_ptr<Engine>> Engines::power_on(std::optional<Storage> storage
   return powered.error();
 }
 
-Result<Manufactured> Engines::manufacture(const std::string& launch_document,
-                                          const ipc::EngineLimits& limits) {
-  auto engine = power_on(std::nullopt, limits);
+Result<Manufactured> Engines::manufacture(const std::string& launch_document, const EngineTerms& terms) {
+  auto engine = power_on(std::nullopt, terms);
   if (!engine) return engine.error().within("power-on of a new TPM");
   auto identity = identity::provision(*(*engine)->link, launch_document);
   if (identity) return Manufactured{std::move(*engine), std::move(*identity)};
@@ -133,8 +151,8 @@ Result<Manufactured> Engines::manufacture(const std::string& launch_document,
 }
 
 Result<Manufactured> Engines::manufacture_durable(const std::string& launch_document, Storage storage,
-                                                  const ipc::EngineLimits& limits) {
-  auto engine = power_on(std::move(storage), limits);
+                                                  const EngineTerms& terms) {
+  auto engine = power_on(std::move(storage), terms);
   if (!engine) return engine.error().within("power-on of a new TPM");
   auto identity = identity::provision(*(*engine)->link, launch_document);
   auto sequence = identity ? committed_sequence(*(*engine)->link) : Result<std::uint64_t>(identity.error());
@@ -144,8 +162,8 @@ Result<Manufactured> Engines::manufacture_durable(const std::string& launch_docu
 }
 
 Result<Manufactured> Engines::resume(const std::string& launch_document, Storage storage,
-                                     const identity::Identity& identity, const ipc::EngineLimits& limits) {
-  VTPM_TRY(std::shared_ptr<Engine> engine, power_on(std::move(storage), limits));
+                                     const identity::Identity& identity, const EngineTerms& terms) {
+  VTPM_TRY(std::shared_ptr<Engine> engine, power_on(std::move(storage), terms));
   const Result<> resumed = identity::resume(*engine->link, identity, launch_document);
   const auto sequence = resumed ? committed_sequence(*engine->link) : Result<std::uint64_t>(resumed.error());
   if (sequence) return Manufactured{std::move(engine), identity, *sequence};

@@ -19,11 +19,20 @@ struct Engine {
   std::unique_ptr<ipc::EngineLink> link;
   UniqueFd pidfd;
   pid_t pid;
+  bool placed = false;  // in its container's cgroup: it runs as far as the container may
 
   // SIGKILL: for an engine that no longer answers.
   void kill() noexcept;
   // A conversation with an engine that serves tenants, who may keep it busy, is short: at most 5 s from now.
   void begin_conversation();
+};
+
+// What an engine is made with.
+struct EngineTerms {
+  ipc::EngineLimits limits;  // its tenants are held to these
+  // The cgroup.procs, open for writing, of the cgroup that it runs in from before its power-on. Empty: it
+  // stays in vtpmd's.
+  std::shared_ptr<const UniqueFd> cgroup = {};
 };
 
 struct Manufactured {
@@ -59,16 +68,15 @@ class Engines {
   static Result<std::unique_ptr<Engines>> start(const std::string& engine_path);
 
   // Forks an engine and provisions its TPM with the launch document measured. On an error no engine is left.
-  // A zygote that has died is replaced.
-  // Its tenants are held to `limits`.
-  Result<Manufactured> manufacture(const std::string& launch_document, const ipc::EngineLimits& limits);
+  // A zygote that has died is replaced. Of a cgroup that it cannot be moved into: Unavailable.
+  Result<Manufactured> manufacture(const std::string& launch_document, const EngineTerms& terms);
   // The same, into new slot files.
   Result<Manufactured> manufacture_durable(const std::string& launch_document, Storage storage,
-                                           const ipc::EngineLimits& limits);
+                                           const EngineTerms& terms);
   // An engine that continues from slot files, after a TPM Reset; the launch is measured anew. Errors as
   // EngineLink::power_on_durable and identity::resume. On an error no engine is left.
   Result<Manufactured> resume(const std::string& launch_document, Storage storage,
-                              const identity::Identity& identity, const ipc::EngineLimits& limits);
+                              const identity::Identity& identity, const EngineTerms& terms);
   // Orderly TPM2_Shutdown, then the process's end; killed when it does not end by itself. The engine's link
   // is gone afterwards. An error says why the end was not orderly.
   Result<> retire(Engine& engine);
@@ -85,7 +93,7 @@ class Engines {
 
  private:
   explicit Engines(std::unique_ptr<ipc::Zygotes> zygotes) : zygotes_(std::move(zygotes)) {}
-  Result<std::shared_ptr<Engine>> power_on(std::optional<Storage> storage, const ipc::EngineLimits& limits);
+  Result<std::shared_ptr<Engine>> power_on(std::optional<Storage> storage, const EngineTerms& terms);
   bool end(Engine& engine, bool stuck);
 
   std::unique_ptr<ipc::Zygotes> zygotes_;

@@ -62,6 +62,7 @@ json::Value describe(const Context& context, const Instance& instance, const Pro
   out["reason"] = failed != nullptr ? json::Value(failed->reason) : json::Value(nullptr);
   const bool running = std::holds_alternative<Running>(instance.state);
   out["pid"] = running ? json::Value(made.engine_pid) : json::Value(nullptr);
+  out["cgroup"] = running ? json::Value(made.placed ? "container" : "daemon") : json::Value(nullptr);
   out["ek_name"] = to_hex(made.identity.ek_name);
   out["ak_name"] = to_hex(made.identity.ak_name);
   out["ek_public"] = to_base64(made.identity.ek_public);
@@ -86,6 +87,7 @@ json::Value ended(json::Value instance) {
   instance["state"] = "destroyed";
   instance["reason"] = "requested";
   instance["pid"] = nullptr;
+  instance["cgroup"] = nullptr;
   instance["nodes"] = json::Value::array();
   return instance;
 }

@@ -19,6 +19,9 @@ Result<> check_fuse_device(int fd);
 Result<> check_listening_socket(int fd);
 // A regular file. Malformed otherwise. Does not block.
 Result<> check_regular_file(int fd);
+// A cgroup.procs, of either version, that is open for writing. Malformed otherwise. Does not block, nor does
+// writing to one wait for a process: the kernel alone is behind it.
+Result<> check_cgroup_procs(int fd);
 // "sha256:" and the hexadecimal digest of the whole regular file, whatever its offset. Over kMaxConfig:
 // Malformed. May block for ever.
 Result<std::string> digest_of_file(int fd);

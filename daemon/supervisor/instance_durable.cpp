@@ -23,6 +23,7 @@ Provisioned at_rest(Provisioned made) {
   made.engine_pid = 0;
   made.event_log = {};
   made.limits.reset();
+  made.placed = false;
   return made;
 }
 
@@ -137,10 +138,11 @@ Task<> Instances::wake(const std::string& id) {
 }
 
 Task<Manufactured> Instances::resume(InstanceRow row, identity::Identity identity, std::string document,
-                                     EngineLimits limits) {
+                                     EngineTerms terms) {
   VTPM_CO_TRY(const HostKey::Shared host_key, co_await host_key_.get(true));
-  const auto power = [this, host_key, row = std::move(row), identity = std::move(identity), document,
-                      limits] { return durable_.resume(*host_key, row, identity, document, limits); };
+  const auto power = [this, host_key, row = std::move(row), identity = std::move(identity), document, terms] {
+    return durable_.resume(*host_key, row, identity, document, terms);
+  };
   co_return co_await run_on(workers_.makers, power);
 }
 
@@ -158,8 +160,8 @@ Task<std::string> Instances::start_again(std::string id, LaunchedFor launch, Lim
   row.config = launch.config;
   row.limits = limits_now;
   const std::string document = log::launch_document(launch_of(row));
-  const EngineLimits limits = limits_of(row);
-  auto made = co_await resume(row, before.identity, document, limits);
+  const EngineTerms terms{limits_of(row), launch.cgroup};
+  auto made = co_await resume(row, before.identity, document, terms);
   if (!made) {
     const Error error = made.error().within("instance " + id);
     co_await cannot_start(id, std::move(before), made.error());
@@ -167,7 +169,8 @@ Task<std::string> Instances::start_again(std::string id, LaunchedFor launch, Lim
   }
   row.durable->sequence = std::max(row.durable->sequence, made->sequence);
   const log::Sha256 digest = tpm::sha256(as_bytes(document));
-  Provisioned provisioned{before.identity, digest, 0, made->engine->pid, {}, limits};
+  Provisioned provisioned{before.identity,     digest, 0, made->engine->pid, {}, terms.limits,
+                          made->engine->placed};
   provisioned.event_log.append(tpm::kLaunchPcr, digest, log::kLaunchContent, document);
   auto index = co_await commit_restart(row, *made, digest, runtime_text(provisioned, {}));
   if (!index) {
@@ -178,8 +181,8 @@ Task<std::string> Instances::start_again(std::string id, LaunchedFor launch, Lim
   }
   registry_.find(id)->row = std::move(row);
   provisioned.log_index = *index;
-  const auto started =
-      start(id, std::move(*made), std::move(provisioned), std::move(launch.container_process));
+  Bonds bonds{std::move(launch.container_process), std::move(launch.cgroup)};
+  const auto started = start(id, std::move(*made), std::move(provisioned), std::move(bonds));
   if (started) co_await keep(id);
   if (!started || stopping_) {
     co_await end_quietly(id, started ? "supervisor-stopped" : "attach-failed");

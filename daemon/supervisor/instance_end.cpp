@@ -74,7 +74,8 @@ Task<> Instances::end_running(std::string id, std::string reason) {
   co_await let_go(id);
   const auto retire = [this, engine = supervision->engine] { return engines_.retire(*engine); };
   const auto orderly = co_await run_on(workers_.engines, retire);
-  if (!orderly)
+  // One in the cgroup of a container that has ended was killed (watch_container).
+  if (!orderly && !supervision->engine->placed)
     log_line(LogLevel::Warning, "instance " + id + ": no orderly end: " + orderly.error().context);
 
   const log::InstanceDestroy entry{now_ms(), id, reason};

@@ -56,6 +56,10 @@ Result<HeldInstance> Instances::copies_for_keeper(const std::string& id) const {
   if (container >= 0) copies.container.reset(::fcntl(container, F_DUPFD_CLOEXEC, 3));
   if (!copies.engine || (container >= 0 && !copies.container))
     return errno_error("a descriptor for the keeper", errno);
+  if (const auto& cgroup = running->supervision->cgroup) {
+    copies.cgroup.reset(::fcntl(cgroup->get(), F_DUPFD_CLOEXEC, 3));
+    if (!copies.cgroup) return errno_error("a cgroup's descriptor for the keeper", errno);
+  }
   for (const Node& node : running->nodes) {
     if (!node.channel) continue;
     UniqueFd copy(::fcntl(node.channel.get(), F_DUPFD_CLOEXEC, 3));
@@ -210,8 +214,10 @@ Task<> Instances::wait_for_answer(std::string id, std::shared_ptr<Engine> engine
     asio::steady_timer pause(executor_, kBetweenLooks);
     co_await pause.async_wait(kResume);
     answer = co_await run_on(workers_.meters, look);
-    if (answer || std::chrono::steady_clock::now() < silent_from) continue;
-    if (unwanted_.contains(id) || (container >= 0 && has_ended(container))) break;
+    if (answer) continue;
+    if (container >= 0 && has_ended(container)) break;  // at once, if the engine is in its cgroup
+    if (std::chrono::steady_clock::now() < silent_from) continue;
+    if (unwanted_.contains(id)) break;
     if (!silent_.insert(id).second) continue;
     changed_.cancel();
     log_line(LogLevel::Warning, "instance " + id + ": its engine (pid " + std::to_string(engine->pid) +
@@ -226,6 +232,7 @@ asio::awaitable<void> Instances::take_back_one(LeftRunning left, Runtime runtime
   auto engine =
       std::make_shared<Engine>(Engine{std::make_unique<ipc::EngineLink>(std::move(left.held.control)),
                                       std::move(left.held.engine), runtime.made.engine_pid});
+  engine->placed = runtime.made.placed;
   engines_.took_over(engine->pid);
   // An engine that was not told of limits is of a version that ends at the verb.
   std::optional<EngineLimits> changed;
@@ -259,8 +266,10 @@ asio::awaitable<void> Instances::take_back_one(LeftRunning left, Runtime runtime
   }
   auto of_none = put_back(runtime.nodes, std::move(left.held.nodes));
   co_await drop_nodes(id, std::move(of_none));
-  const auto taken = supervise(id, std::move(engine), std::move(runtime.made), std::move(runtime.nodes),
-                               std::move(left.held.container));
+  Bonds bonds{std::move(left.held.container), {}};
+  if (left.held.cgroup) bonds.cgroup = std::make_shared<UniqueFd>(std::move(left.held.cgroup));
+  const auto taken =
+      supervise(id, std::move(engine), std::move(runtime.made), std::move(runtime.nodes), std::move(bonds));
   if (!taken) co_await end_quietly(id, "engine-died");
   if (taken && changed) co_await record_quietly(id);
   if (taken && !at_once) co_await keep(id);  // the keeper may be another by now

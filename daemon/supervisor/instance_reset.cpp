@@ -62,14 +62,16 @@ asio::awaitable<void> Instances::reset_in_turn(std::string id, std::string how) 
   const std::string document =
       log::launch_document({row.id, row.owner_uid, row.container, row.image, row.config});
 
-  const EngineLimits limits = limits_of(row);
+  const EngineTerms terms{limits_of(row), state.supervision->cgroup};
   Result<Manufactured> next = Error(
       ErrorCode::Conflict, "more than " + std::to_string(kMaxDeaths) +
                                " of its engines died within 60 s; vtpmctl attach or create starts it again");
-  if (deaths <= kMaxDeaths) {
+  if (state.made.placed && !terms.cgroup) {
+    next = Error(ErrorCode::Conflict, "the keeper did not have its container's cgroup for another one");
+  } else if (deaths <= kMaxDeaths) {
     asio::steady_timer pause(executor_, kPause * (deaths - 1));
     co_await pause.async_wait(kResume);
-    next = co_await resume(row, state.made.identity, document, limits);
+    next = co_await resume(row, state.made.identity, document, terms);
   }
   Result<std::uint64_t> logged = next ? Result<std::uint64_t>(0) : Result<std::uint64_t>(next.error());
   if (next) {
@@ -94,6 +96,7 @@ asio::awaitable<void> Instances::reset_in_turn(std::string id, std::string how) 
     co_await let_go(id);  // their users get ENOTCONN
     state.made.engine_pid = 0;
     state.made.limits.reset();
+    state.made.placed = false;
     const std::string reason = "its engine ended (" + how + "), and: " + logged.error().context;
     log_line(LogLevel::Error, "instance " + id + " has failed: " + reason);
     // While vtpmd stops the next one starts it.
@@ -104,7 +107,7 @@ asio::awaitable<void> Instances::reset_in_turn(std::string id, std::string how) 
   Durable& durable = *registry_.find(id)->row.durable;
   durable.sequence = std::max(durable.sequence, next->sequence);
   state.made.engine_pid = next->engine->pid;
-  state.made.limits = limits;
+  state.made.limits = terms.limits;
   state.made.event_log = {};
   state.made.event_log.append(tpm::kLaunchPcr, state.made.launch, log::kLaunchContent, document);
   co_await serve_orphans(id, state.supervision, state.nodes);

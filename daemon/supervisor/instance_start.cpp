@@ -18,6 +18,9 @@ namespace vtpm::supervisor {
 namespace {
 
 constexpr std::size_t kIdBytes = 8;
+// Of a durable TPM. runc tries for 150 ms to remove a version 1 cgroup (RemovePaths in its
+// libcontainer/cgroups), newer ones for a second, of either version.
+constexpr std::chrono::milliseconds kForOrderlyEnd{50};
 
 // nullptr: none, the instance is not running, or between two states.
 Supervision* supervision_of(const Instance& instance) {
@@ -85,14 +88,15 @@ Task<std::string> Instances::create_new(Order order) {
 
   const std::string document =
       log::launch_document({id, order.owner, launch.container, launch.image, launch.config});
-  const EngineLimits limits = limits_of(row);
-  auto made = co_await make(id, order.durable, document, limits);
+  const EngineTerms terms{limits_of(row), launch.cgroup};
+  auto made = co_await make(id, order.durable, document, terms);
   if (!made) {
     removed(id, made.error().context);
     co_return made.error();
   }
   const log::Sha256 digest = tpm::sha256(as_bytes(document));
-  Provisioned provisioned{made->identity, digest, 0, made->engine->pid, {}, limits};
+  Provisioned provisioned{made->identity,      digest, 0, made->engine->pid, {}, terms.limits,
+                          made->engine->placed};
   provisioned.event_log.append(tpm::kLaunchPcr, digest, log::kLaunchContent, document);
   auto index = co_await commit(registry_.find(id)->row, *made, digest, runtime_text(provisioned, {}));
   if (!index) {
@@ -102,8 +106,8 @@ Task<std::string> Instances::create_new(Order order) {
   }
   provisioned.log_index = *index;
   ++counters_.created;
-  const auto started =
-      start(id, std::move(*made), std::move(provisioned), std::move(order.launch.container_process));
+  Bonds bonds{std::move(order.launch.container_process), std::move(order.launch.cgroup)};
+  const auto started = start(id, std::move(*made), std::move(provisioned), std::move(bonds));
   if (!started) {  // unwatched, it would outlive its engine or its container
     co_await end_quietly(id, "attach-failed");
     co_return started.error();
@@ -116,14 +120,14 @@ Task<std::string> Instances::create_new(Order order) {
   co_return id;
 }
 
-Task<Manufactured> Instances::make(std::string id, bool durable, std::string document, EngineLimits limits) {
+Task<Manufactured> Instances::make(std::string id, bool durable, std::string document, EngineTerms terms) {
   if (!durable) {
-    const auto make = [this, document, limits] { return engines_.manufacture(document, limits); };
+    const auto make = [this, document, terms] { return engines_.manufacture(document, terms); };
     co_return co_await run_on(workers_.makers, make);
   }
   VTPM_CO_TRY(const HostKey::Shared host_key, co_await host_key_.get(keys_in_use()));
-  const auto make = [this, host_key, id, document, limits] {
-    return durable_.make(*host_key, id, document, limits);
+  const auto make = [this, host_key, id, document, terms] {
+    return durable_.make(*host_key, id, document, terms);
   };
   VTPM_CO_TRY(NewDurable made, co_await run_on(workers_.makers, make));
   registry_.find(id)->row.durable = std::move(made.row);
@@ -193,23 +197,24 @@ asio::awaitable<void> Instances::discard(std::string id, std::shared_ptr<Engine>
   if (!undone) log_line(LogLevel::Error, "instance " + id + ": not removed: " + undone.error().context);
 }
 
-Result<> Instances::start(const std::string& id, Manufactured made, Provisioned provisioned,
-                          UniqueFd container_process) {
-  const auto watched =
-      supervise(id, std::move(made.engine), std::move(provisioned), {}, std::move(container_process));
+Result<> Instances::start(const std::string& id, Manufactured made, Provisioned provisioned, Bonds bonds) {
+  const auto watched = supervise(id, std::move(made.engine), std::move(provisioned), {}, std::move(bonds));
   publish("instance.create", *registry_.find(id), "");
   return watched;
 }
 
 Result<> Instances::supervise(const std::string& id, std::shared_ptr<Engine> engine, Provisioned made,
-                              std::vector<Node> nodes, UniqueFd container_process) {
+                              std::vector<Node> nodes, Bonds bonds) {
   auto supervision = std::make_shared<Supervision>(executor_, std::move(engine));
+  // An ephemeral one has no engine but this: no descriptor is kept by which processes can be moved.
+  if (registry_.find(id)->row.durable) supervision->cgroup = std::move(bonds.cgroup);
+  const UniqueFd& container = bonds.container_process;
   auto watched = watch(supervision->engine_end, supervision->engine->pidfd.get());
-  if (watched && container_process) watched = watch(supervision->container_end, container_process.get());
+  if (watched && container) watched = watch(supervision->container_end, container.get());
   become(id, Running{std::move(made), supervision, std::move(nodes)});
   if (!watched) return watched;
   spawn(executor_, "watch of an engine", watch_engine(id, supervision));
-  if (container_process) spawn(executor_, "watch of a container", watch_container(id, supervision));
+  if (container) spawn(executor_, "watch of a container", watch_container(id, supervision));
   return {};
 }
 
@@ -219,8 +224,24 @@ asio::awaitable<void> Instances::watch_engine(std::string id, std::shared_ptr<Su
   if (ended) co_await engine_died(id, pid);
 }
 
+// The runtime removes the cgroup of a container that has ended, at once or within a moment, and leaves it
+// behind where it cannot: there is no time for an engine that is busy or paused. Nothing is lost: what a
+// durable one has answered is stored.
+asio::awaitable<void> Instances::clear_cgroup(std::shared_ptr<Engine> engine) {
+  asio::steady_timer pause(executor_, kForOrderlyEnd);
+  co_await pause.async_wait(kResume);
+  engine->kill();
+}
+
 asio::awaitable<void> Instances::watch_container(std::string id, std::shared_ptr<Supervision> supervision) {
   const bool ended = co_await process_ended(supervision->container_end);
+  if (ended && supervision->engine->placed) {
+    const Instance* instance = registry_.find(id);
+    if (instance != nullptr && instance->row.durable)
+      spawn(executor_, "end of an engine", clear_cgroup(supervision->engine));
+    else
+      supervision->engine->kill();
+  }
   if (ended) co_await end_quietly(id, "container-ended");
 }
 

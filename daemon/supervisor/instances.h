@@ -25,7 +25,8 @@ struct LaunchedFor {
   std::optional<std::string> container;
   std::optional<std::string> image;
   std::optional<std::string> config;
-  UniqueFd container_process;  // pidfd: the instance ends with it. Empty: bound to nothing
+  UniqueFd container_process;                   // pidfd: the instance ends with it. Empty: bound to nothing
+  std::shared_ptr<const UniqueFd> cgroup = {};  // EngineTerms; of what has a container_process
 };
 
 // What a peer asks for.
@@ -121,6 +122,11 @@ class Instances {
   const SlotFiles& slot_files() const noexcept { return durable_.files(); }
 
  private:
+  // To the container: LaunchedFor has them, and the keeper.
+  struct Bonds {
+    UniqueFd container_process;
+    std::shared_ptr<const UniqueFd> cgroup;
+  };
   struct Survey;
   asio::awaitable<void> ask_status(std::string id, std::shared_ptr<Survey> survey);
   asio::awaitable<void> wait_for_change();
@@ -131,14 +137,14 @@ class Instances {
   Task<> make_way(const Order& order);
   Result<std::optional<std::string>> known_durable(const Order& order) const;
   Task<std::string> create_new(Order order);
-  Task<Manufactured> make(std::string id, bool durable, std::string document, EngineLimits limits);
+  Task<Manufactured> make(std::string id, bool durable, std::string document, EngineTerms terms);
   Task<std::uint64_t> commit(InstanceRow row, const Manufactured& made, const log::Sha256& launch,
                              std::string runtime);
   asio::awaitable<void> discard(std::string id, std::shared_ptr<Engine> engine);
   // Durable instances (instance_durable.cpp, instance_reset.cpp).
   Task<std::string> start_again(std::string id, LaunchedFor launch, LimitOrder limits = {});
   Task<Manufactured> resume(InstanceRow row, identity::Identity identity, std::string document,
-                            EngineLimits limits);
+                            EngineTerms terms);
   Task<std::uint64_t> commit_restart(InstanceRow row, const Manufactured& made, const log::Sha256& launch,
                                      std::string runtime);
   asio::awaitable<void> cannot_start(std::string id, Provisioned made, Error error);
@@ -155,10 +161,9 @@ class Instances {
   asio::awaitable<void> serve_orphans(std::string id, std::shared_ptr<Supervision> supervision,
                                       std::vector<Node>& nodes);
   // An error: it runs, but one of the processes cannot be watched.
-  Result<> start(const std::string& id, Manufactured made, Provisioned provisioned,
-                 UniqueFd container_process);
+  Result<> start(const std::string& id, Manufactured made, Provisioned provisioned, Bonds bonds);
   Result<> supervise(const std::string& id, std::shared_ptr<Engine> engine, Provisioned made,
-                     std::vector<Node> nodes, UniqueFd container_process);
+                     std::vector<Node> nodes, Bonds bonds);
   // Outliving this vtpmd (instance_keep.cpp).
   Result<HeldInstance> copies_for_keeper(const std::string& id) const;
   asio::awaitable<void> keep(std::string id);
@@ -177,6 +182,7 @@ class Instances {
   asio::awaitable<bool> keeper_ended();
   void stop_watching_keeper();
   asio::awaitable<void> watch_engine(std::string id, std::shared_ptr<Supervision> supervision);
+  asio::awaitable<void> clear_cgroup(std::shared_ptr<Engine> engine);
   asio::awaitable<void> watch_container(std::string id, std::shared_ptr<Supervision> supervision);
   asio::awaitable<void> engine_died(std::string id, pid_t pid);
   asio::awaitable<void> end_quietly(std::string id, std::string reason);

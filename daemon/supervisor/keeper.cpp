@@ -40,6 +40,9 @@ void put_into(HeldInstance& instance, ipc::Held held) {
     case HeldKind::Container:
       instance.container = std::move(held.fd);
       break;
+    case HeldKind::Cgroup:
+      instance.cgroup = std::move(held.fd);
+      break;
     case HeldKind::Node:
       instance.nodes.push_back({held.key.number, std::move(held.fd)});
       break;
@@ -131,6 +134,17 @@ Result<> Keeper::hold(const HeldInstance& instance) {
     VTPM_TRY_VOID(link_.hold({number, HeldKind::Container, 0}, instance.container.get()));
   if (instance.control) VTPM_TRY_VOID(link_.hold({number, HeldKind::Control, 0}, instance.control.get()));
   if (instance.engine) VTPM_TRY_VOID(link_.hold({number, HeldKind::Engine, 0}, instance.engine.get()));
+  if (instance.cgroup) {
+    const auto held = link_.hold({number, HeldKind::Cgroup, 0}, instance.cgroup.get());
+    // Malformed: a keeper of a version that knows no such thing.
+    const bool survives =
+        held || held.error().kind() == ErrorCode::Exhausted || held.error().kind() == ErrorCode::Malformed;
+    if (!survives) return held.error();
+    if (!held)
+      log_line(LogLevel::Warning,
+               "instance " + instance.id +
+                   " would fail if both this vtpmd and its engine died: " + held.error().context);
+  }
   for (const auto& node : instance.nodes) {
     const auto held = hold_node(instance.id, node.number, node.channel.get());
     if (!held && held.error().kind() != ErrorCode::Exhausted) return held.error();

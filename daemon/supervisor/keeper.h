@@ -19,6 +19,7 @@ struct HeldInstance {
   UniqueFd control;    // vtpmd's end of the engine's control socket
   UniqueFd engine;     // pidfd
   UniqueFd container;  // pidfd; an instance may have none
+  UniqueFd cgroup;     // cgroup.procs of a durable one that is placed in its container's cgroup
   struct HeldNode {
     std::uint8_t number;
     UniqueFd channel;
@@ -36,7 +37,7 @@ class Keeper {
   std::string name() const;
   // All that it holds, in the order of the ids.
   Result<std::vector<HeldInstance>> recall();
-  // Holds duplicates of what is there. Nodes for which there is no room are logged, and no error.
+  // Holds duplicates of what is there. Nodes and cgroups for which there is no room are logged, and no error.
   Result<> hold(const HeldInstance& instance);
   // Or of one node alone. No room: Exhausted.
   Result<> hold_node(const std::string& id, std::uint8_t number, int channel);

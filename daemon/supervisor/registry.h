@@ -36,6 +36,7 @@ struct Provisioned {
   log::EventLog event_log;
   // What its engine was told. Empty: it has none now, or one of a version that knows no limits.
   std::optional<ipc::EngineLimits> limits = {};
+  bool placed = false;  // its engine runs in its container's cgroup
 };
 
 struct Manufacturing {};

@@ -16,6 +16,7 @@ namespace {
 constexpr std::string_view kFormat = "vtpm-runtime/1";
 constexpr std::size_t kMaxRuntime = 8 * 1024 * 1024;
 constexpr std::size_t kMaxNodes = 64;
+constexpr std::string_view kPlaced = "container";  // as the API has it
 
 Result<control::NodeKind> kind_of(const json::Item& item) {
   VTPM_TRY(const std::string text, item.string());
@@ -74,6 +75,13 @@ Result<std::optional<EngineLimits>> limits_of(json::Reader& reader) {
   return std::optional(effective({}, order));
 }
 
+// Not there: in vtpmd's cgroup.
+Result<bool> placed_of(json::Reader& reader) {
+  VTPM_TRY(const auto text, reader.optional_string("cgroup"));
+  if (text && *text != kPlaced) return Error(ErrorCode::Malformed, "runtime: cgroup: no such place");
+  return text.has_value();
+}
+
 bool bear_out(const log::EventLog& log, const tpm::PcrValues& pcrs) {
   tpm::PcrValues expected = log.replay();
   expected.try_emplace(tpm::kOperatorPcr, tpm::Sha256{});  // zeros after the launch
@@ -105,6 +113,7 @@ std::string runtime_text(const Provisioned& made, const std::vector<Node>& nodes
                     {"ak_public", to_base64(identity.ak_public)},
                     {"ak_name", to_hex(identity.ak_name)}};
   if (made.limits) value["limits"] = to_json(*made.limits);
+  if (made.placed) value["cgroup"] = kPlaced;
   return json::dump(value);
 }
 
@@ -121,9 +130,10 @@ Result<Runtime> parse_runtime(std::string_view text, std::uint64_t log_index) {
   VTPM_TRY(std::vector<Node> nodes, nodes_of(reader));
   VTPM_TRY(identity::Identity identity, identity_of(reader));
   VTPM_TRY(const std::optional<EngineLimits> limits, limits_of(reader));
+  VTPM_TRY(const bool placed, placed_of(reader));
   VTPM_TRY_VOID(reader.done());
   return Runtime{
-      {std::move(identity), launch, log_index, static_cast<pid_t>(pid), std::move(event_log), limits},
+      {std::move(identity), launch, log_index, static_cast<pid_t>(pid), std::move(event_log), limits, placed},
       std::move(nodes)};
 }
 

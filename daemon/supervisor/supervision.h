@@ -37,6 +37,7 @@ struct Supervision {
   AsyncLock turn;                  // one conversation at a time: a quote and its event log belong together
   Descriptor engine_end;
   Descriptor container_end;
+  std::shared_ptr<const UniqueFd> cgroup;  // a durable instance's: to place its next engines (EngineTerms)
   std::deque<std::chrono::steady_clock::time_point> deaths;  // of this launch's engines, the recent ones
 };
 
@@ -49,11 +50,26 @@ Result<> watch(Descriptor& descriptor, int pidfd);
 // awaits with a temporary argument.
 asio::awaitable<bool> process_ended(Descriptor& watched);
 
+// An engine in its container's cgroup stands still when that is frozen, and is slow when its CPU time is used
+// up: it is asked for a sign of life first, and one that gives none is neither asked more nor given up: Busy.
+// While it owes the answer it is not waited for again.
+inline Result<> awake(Engine& engine) {
+  constexpr std::chrono::seconds kSignOfLife{2};
+  if (!engine.placed) return {};
+  const auto status = engine.link->status_if_free(after(kSignOfLife));
+  if (status) return {};
+  if (status.error().kind() != ErrorCode::Timeout) return status.error();
+  return Error(ErrorCode::Busy, "the TPM does not answer: its container is paused, or its CPU time used up");
+}
+
 // A short conversation with an engine. One that broke it off is of no further use: its end is noticed by its
 // pidfd.
 template <class Talk>
 std::invoke_result_t<Talk&, ipc::EngineLink&> converse(Engine& engine, Talk talk) {
   if (!engine.link) return Error(ErrorCode::Unreachable, "the engine has ended");
+  const Result<> ready = awake(engine);
+  if (!ready && is_fatal_to_engine(ready.error().kind())) engine.kill();
+  if (!ready) return ready.error();
   engine.begin_conversation();
   auto outcome = talk(*engine.link);
   if (!outcome && is_fatal_to_engine(outcome.error().kind())) engine.kill();

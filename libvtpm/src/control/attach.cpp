@@ -46,6 +46,7 @@ Result<AttachMessage> read_launch(Reader& reader) {
   VTPM_TRY(request.name, json::optional_plain_text(reader, "name", kMaxInstance));
   VTPM_TRY(request.durable, reader.boolean("durable"));
   VTPM_TRY(request.nodes, read_nodes(reader));
+  VTPM_TRY(request.cgroup, reader.optional_boolean("cgroup", false));
   return AttachMessage(std::move(request));
 }
 
@@ -95,7 +96,8 @@ Result<AttachMessage> read_typed(Reader& reader) {
 
 // The descriptors that a message comes with.
 std::size_t fds_of(const AttachMessage& message) noexcept {
-  if (const auto* launch = std::get_if<LaunchRequest>(&message)) return 2 + launch->nodes.size();
+  if (const auto* launch = std::get_if<LaunchRequest>(&message))
+    return 2 + launch->nodes.size() + (launch->cgroup ? 1 : 0);
   return std::holds_alternative<AttachRequest>(message) ? 1 : 0;
 }
 
@@ -103,6 +105,7 @@ Value to_value(const LaunchRequest& request) {
   Value value = {{"type", "launch"}, {"container", request.container}, {"durable", request.durable}};
   if (request.image) value["image"] = *request.image;
   if (request.name) value["name"] = *request.name;
+  if (request.cgroup) value["cgroup"] = true;  // left out otherwise: an earlier vtpmd does not know it
   value["nodes"] = Value::array();
   for (const auto kind : request.nodes)
     value["nodes"].push_back(to_string(kind));

@@ -34,6 +34,12 @@ Result<bool> standard_names(const Item& item) {
   return text == "standard";
 }
 
+Result<bool> in_its_cgroup(const Item& item) {
+  VTPM_TRY(const auto text, item.string());
+  if (text != "container" && text != "daemon") return item.malformed("must be \"container\" or \"daemon\"");
+  return text == "container";
+}
+
 Result<> read_annotation(std::string_view name, const Item& item, TpmAnnotations& out) {
   if (name == "enable") {
     VTPM_TRY(out.enable, boolean_text(item));
@@ -45,6 +51,8 @@ Result<> read_annotation(std::string_view name, const Item& item, TpmAnnotations
     VTPM_TRY(out.image, json::content_digest(item));
   } else if (name == "require-policy") {
     VTPM_TRY(out.policy, plain_text(item, kMaxPath));
+  } else if (name == "cgroup") {
+    VTPM_TRY(out.in_its_cgroup, in_its_cgroup(item));
   } else if (name == "device-names") {
     VTPM_TRY(out.standard_names, standard_names(item));
   } else {

@@ -32,15 +32,23 @@ class FileSystemIds {
   uid_t old_uid_;
 };
 
+Result<UniqueFd> open_resolved(int directory, const std::string& path, int flags, std::uint64_t resolve) {
+  open_how how{};
+  how.flags = static_cast<std::uint64_t>(flags) | O_CLOEXEC;
+  how.resolve = resolve;
+  UniqueFd fd(static_cast<int>(::syscall(SYS_openat2, directory, path.c_str(), &how, sizeof how)));
+  if (!fd) return errno_error(path, errno);
+  return fd;
+}
+
 }  // namespace
 
 Result<UniqueFd> open_in_root(int root, const std::string& path, int flags) {
-  open_how how{};
-  how.flags = static_cast<std::uint64_t>(flags) | O_CLOEXEC;
-  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-  UniqueFd fd(static_cast<int>(::syscall(SYS_openat2, root, path.c_str(), &how, sizeof how)));
-  if (!fd) return errno_error(path, errno);
-  return fd;
+  return open_resolved(root, path, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+}
+
+Result<UniqueFd> open_beneath(int directory, const std::string& path, int flags) {
+  return open_resolved(directory, path, flags, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
 }
 
 Result<UniqueFd> make_empty_file(int directory, const std::string& name, uid_t uid, gid_t gid) {

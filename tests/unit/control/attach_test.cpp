@@ -112,6 +112,20 @@ TEST_CASE("attach messages: a missing or an extra descriptor is refused") {
   CHECK_FALSE(parse(release, 1));
 }
 
+TEST_CASE(
+    "attach messages: a launch says whether a cgroup comes with it, and one more descriptor then does") {
+  LaunchRequest request{"c", {}, {}, false, {NodeKind::Managed}};
+  CHECK_THAT(serialize(AttachMessage(request)), !Catch::Contains("cgroup"));  // as before it was known
+  CHECK_FALSE(std::get<LaunchRequest>(*parse(serialize(AttachMessage(request)), 3)).cgroup);
+  request.cgroup = true;
+  const std::string text = serialize(AttachMessage(request));
+  for (const std::size_t fds : {std::size_t{0}, std::size_t{3}, std::size_t{5}})
+    CHECK(parse(text, fds).error().kind() == ErrorCode::Malformed);
+  const auto got = parse(text, 4);
+  REQUIRE(got);
+  CHECK(std::get<LaunchRequest>(*got).cgroup);
+}
+
 TEST_CASE("attach messages: malformed documents are refused by name") {
   struct Row {
     const char* text;

@@ -51,13 +51,20 @@ TEST_CASE("OCI state: at poststop there may be no pid and no annotations") {
 TEST_CASE("OCI state: all annotations are read") {
   const auto state = parse_oci_state(with_annotations(
       R"({"dev.vtpm.enable":"true","dev.vtpm.name":"web","dev.vtpm.durable":"true","dev.vtpm.image-digest":")" +
-      kDigest + R"(","dev.vtpm.require-policy":"/etc/p.json","dev.vtpm.device-names":"vtpm"})"));
+      kDigest + R"(","dev.vtpm.require-policy":"/etc/p.json","dev.vtpm.device-names":"vtpm",)" +
+      R"("dev.vtpm.cgroup":"container"})"));
   REQUIRE(state);
+  CHECK(state->annotations.in_its_cgroup);
   CHECK(state->annotations.name == "web");
   CHECK(state->annotations.durable);
   CHECK(state->annotations.image == kDigest);
   CHECK(state->annotations.policy == "/etc/p.json");
   CHECK_FALSE(state->annotations.standard_names);
+}
+
+TEST_CASE("OCI state: a TPM stays in vtpmd's cgroup unless it is asked for otherwise") {
+  for (const std::string annotations : {"{}", R"({"dev.vtpm.cgroup":"daemon"})"})
+    CHECK_FALSE(parse_oci_state(with_annotations(annotations))->annotations.in_its_cgroup);
 }
 
 TEST_CASE("OCI state: malformed documents are refused by name") {
@@ -97,6 +104,9 @@ TEST_CASE("OCI state: malformed documents are refused by name") {
       {with_annotations(R"({"dev.vtpm.image-digest":"sha256:)" + std::string(64, 'A') + R"("})"),
        "dev.vtpm.image-digest"},
       {with_annotations(R"({"dev.vtpm.device-names":"tpm0"})"), "dev.vtpm.device-names"},
+      {with_annotations(R"({"dev.vtpm.cgroup":"/a/path"})"), "dev.vtpm.cgroup"},
+      {with_annotations(R"({"dev.vtpm.cgroup":""})"), "dev.vtpm.cgroup"},
+      {with_annotations(R"({"dev.vtpm.cgroup":true})"), "dev.vtpm.cgroup"},
   }));
   INFO(row.text);
   const auto state = parse_oci_state(row.text);

@@ -2,6 +2,7 @@
 #include "daemon/supervisor/hostile_fd.h"
 
 #include "tests/support/catch_result.h"
+#include "tests/support/temporary_directory.h"
 
 #include <vtpm/os/encoding.h>
 #include <vtpm/os/file.h>
@@ -53,6 +54,27 @@ TEST_CASE("hostile fd: another device or a file is not /dev/fuse") {
   const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
   CHECK(check_fuse_device(null.get()).error().kind() == ErrorCode::Malformed);
   CHECK(check_fuse_device(memory_file(1).get()).error().kind() == ErrorCode::Malformed);
+}
+
+TEST_CASE("hostile fd: what is not a cgroup.procs that is open for writing is none") {
+  const auto is_refused = [](int fd) {
+    const auto checked = check_cgroup_procs(fd);
+    return !checked && checked.error().kind() == ErrorCode::Malformed;
+  };
+  CHECK(is_refused(memory_file(1).get()));
+  int ends[2];
+  REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+  const UniqueFd reader(ends[0]), writer(ends[1]);
+  CHECK(is_refused(writer.get()));
+  const test::TemporaryDirectory directory;
+  const std::string path = directory.path() + "/cgroup.procs";
+  const UniqueFd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+  REQUIRE(file);
+  CHECK(is_refused(file.get()));
+  const UniqueFd proc(::open("/proc/self/comm", O_RDWR | O_CLOEXEC));
+  CHECK(is_refused(proc.get()));
+  const UniqueFd link(::open("/proc/self/exe", O_PATH | O_NOFOLLOW | O_CLOEXEC));
+  CHECK(is_refused(link.get()));
 }
 
 TEST_CASE("hostile fd: only a Unix stream socket that listens is a socket node") {

@@ -63,6 +63,16 @@ TEST_CASE("runtime text: what the engine was told of limits is in it, all of the
   }
 }
 
+TEST_CASE("runtime text: whether the engine is in its container's cgroup is in it") {
+  Provisioned placed = made(0);
+  CHECK_FALSE(parse_runtime(runtime_text(placed, {}), 9)->made.placed);
+  placed.placed = true;
+  std::string text = runtime_text(placed, {});
+  CHECK(parse_runtime(text, 9)->made.placed);
+  text.replace(text.find("\"container\""), 11, "\"elsewhere\"");
+  CHECK_FALSE(parse_runtime(text, 9));
+}
+
 TEST_CASE("runtime text: a node of which no backend is said is a device file") {
   std::vector<Node> nodes;
   nodes.push_back({control::NodeKind::Raw, "/x", control::Backend::Socket});

@@ -28,13 +28,15 @@ Result<Backend> backend_from(std::string_view text);
 
 // A container is being created: manufacture its instance and serve it on the given nodes.
 // Descriptors, in this order: pidfd of the container's init, the OCI config.json (read-only), then one
-// /dev/fuse fd per element of `nodes`.
+// /dev/fuse fd per element of `nodes`; with `cgroup` the cgroup.procs of the container's cgroup, open for
+// writing: the engine is to run in it.
 struct LaunchRequest {
   std::string container;             // OCI container id
   std::optional<std::string> image;  // annotation dev.vtpm.image-digest, "sha256:..."
   std::optional<std::string> name;   // annotation dev.vtpm.name
   bool durable = false;              // annotation dev.vtpm.durable
   std::vector<NodeKind> nodes;       // 1 or 2
+  bool cgroup = false;               // annotation dev.vtpm.cgroup=container
 };
 
 // Serve an existing instance on one more node. Descriptor: its /dev/fuse fd, or its listening socket.

@@ -23,6 +23,7 @@ struct TpmAnnotations {
   bool durable = false;               // dev.vtpm.durable
   std::optional<std::string> image;   // dev.vtpm.image-digest: "sha256:" + 64 hex digits
   std::optional<std::string> policy;  // dev.vtpm.require-policy
+  bool in_its_cgroup = false;         // dev.vtpm.cgroup: "container", or "daemon"
   bool standard_names = true;  // dev.vtpm.device-names: "standard" (also /dev/tpmrm0, /dev/tpm0) or "vtpm"
 };
 

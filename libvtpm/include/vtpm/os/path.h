@@ -15,6 +15,9 @@ namespace vtpm {
 // absolute paths, symbolic nor magic links lead out of it. `flags` as of open(2); close-on-exec is added.
 // Missing: NotFound.
 Result<UniqueFd> open_in_root(int root, const std::string& path, int flags);
+// Opens the relative `path` below a directory, on the same mount and through no symbolic link of any kind
+// (openat2(2)): anything else in the way is an error. Close-on-exec is added. Missing: NotFound.
+Result<UniqueFd> open_beneath(int directory, const std::string& path, int flags);
 
 // Makes the empty file `name` (no slash) in a directory, owned by `uid` and `gid` and made with their rights:
 // the ids must be known to the file system's user namespace. Exists already: Conflict. The fd is O_PATH.

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+// Launches that come with the cgroup.procs of a container's cgroup: what is taken for one, and what is not.
+#include "tests/integration/supervisor/json_call.h"
+#include "tests/integration/supervisor/launch.h"
+#include "tests/support/skip.h"
+
+#include <vtpm/device/cgroup.h>
+#include <vtpm/device/fuse_node.h>
+#include <vtpm/os/file.h>
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+using namespace vtpm;
+using namespace vtpm::test;
+
+namespace {
+
+constexpr uid_t kOther = 64902;  // nobody's
+
+// A cgroup of the test's own in the hierarchy of the CPU time.
+class Cgroup {
+ public:
+  Cgroup() {
+    const auto text = read_file("/proc/self/mountinfo", device::kMaxMountInfo);
+    REQUIRE(text);
+    const auto mounts = device::cgroup_mounts(as_text(*text));
+    REQUIRE(mounts);
+    for (const bool unified : {false, true})
+      for (const auto& mount : *mounts)
+        if (path_.empty() && mount.unified == unified && (unified || mount.cpu))
+          path_ = mount.point + "/vtpm-test-" + std::to_string(::getpid());
+    if (!path_.empty() && ::mkdir(path_.c_str(), 0755) != 0) path_.clear();
+  }
+  ~Cgroup() { remove(); }
+  Cgroup(const Cgroup&) = delete;
+  Cgroup& operator=(const Cgroup&) = delete;
+  bool is_there() const { return !path_.empty(); }
+  std::string file(const std::string& name = "cgroup.procs") const { return path_ + "/" + name; }
+  UniqueFd open(const std::string& name, int flags) const {
+    return UniqueFd(::open(file(name).c_str(), flags | O_CLOEXEC));
+  }
+  std::string processes() const { return std::string(as_text(*read_file(file(), 65536))); }
+  bool remove() const { return path_.empty() || ::rmdir(path_.c_str()) == 0; }
+
+ private:
+  std::string path_;
+};
+
+struct Launched {
+  Container container;
+  Result<std::string> id = Error(ErrorCode::Internal, "not asked");
+};
+
+void launch_into(Launched& launched, const Place& place, int cgroup) {
+  auto node = device::make_fuse_node();
+  REQUIRE(node);
+  auto request = launch_of("c1");
+  request.cgroup = true;
+  const UniqueFd config = config_file();
+  launched.id = send(place, request, {launched.container.pidfd(), config.get(), node->server.get(), cgroup});
+}
+
+bool has_no_instance(const Daemon& daemon) {
+  return call(daemon, "GET", "/v1/instances")["instances"].empty();
+}
+
+}  // namespace
+
+TEST_CASE("attach.sock: an engine runs in the cgroup whose cgroup.procs comes with the launch") {
+  if (!is_root_with_fuse()) VTPM_SKIP("needs root and /dev/fuse");
+  const Cgroup cgroup;
+  if (!cgroup.is_there()) VTPM_SKIP("no cgroup can be made here");
+  const Place place;
+  const auto daemon = Daemon::start(place);
+  REQUIRE(daemon->ready());
+  const std::size_t before = daemon->descriptors();
+  Launched launched;
+  launch_into(launched, place, cgroup.open("cgroup.procs", O_WRONLY).get());
+  INFO((launched.id ? "" : launched.id.error().context));
+  REQUIRE(launched.id);
+  const auto shown = call(*daemon, "GET", "/v1/instances/" + *launched.id);
+  CHECK(shown["cgroup"] == "container");
+  CHECK(cgroup.processes() == std::to_string(shown["pid"].get<pid_t>()) + "\n");
+  launched.container.end();
+  CHECK(eventually([&] { return cgroup.remove(); }));
+  CHECK(eventually([&] { return has_no_instance(*daemon); }));
+  CHECK(eventually([&] { return daemon->descriptors() <= before; }));
+}
+
+TEST_CASE("attach.sock: what is not a cgroup.procs that is open for writing is refused") {
+  if (!is_root_with_fuse()) VTPM_SKIP("needs root and /dev/fuse");
+  const Cgroup cgroup;
+  if (!cgroup.is_there()) VTPM_SKIP("no cgroup can be made here");
+  const Place place;
+  const auto daemon = Daemon::start(place);
+  REQUIRE(daemon->ready());
+  const auto is_refused = [&](int fd, const std::string& why) {
+    Launched launched;
+    launch_into(launched, place, fd);
+    INFO((launched.id ? "taken" : launched.id.error().context));
+    CHECK((!launched.id && launched.id.error().kind() == ErrorCode::Malformed));
+    CHECK((!launched.id && launched.id.error().context.find(why) != std::string::npos));
+    CHECK(has_no_instance(*daemon));
+  };
+  is_refused(cgroup.open("cgroup.procs", O_RDONLY).get(), "not open for writing");
+  is_refused(cgroup.open("cgroup.procs", O_PATH).get(), "not open for writing");
+  UniqueFd threads = cgroup.open("tasks", O_WRONLY);  // version 1
+  if (!threads) threads = cgroup.open("cgroup.threads", O_WRONLY);
+  is_refused(threads.get(), "another file of a cgroup");
+  is_refused(cgroup.open(".", O_RDONLY).get(), "not a regular file");
+  int ends[2];
+  REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+  const UniqueFd reader(ends[0]), writer(ends[1]);
+  is_refused(writer.get(), "not a regular file");
+  const std::string path = place.directory / "cgroup.procs";
+  const UniqueFd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+  is_refused(file.get(), "no cgroup hierarchy");
+  const UniqueFd removed = cgroup.open("cgroup.procs", O_WRONLY);
+  REQUIRE(cgroup.remove());
+  // By its name, or by the kernel, which remembers the name of a version 1 cgroup for a while.
+  Launched launched;
+  launch_into(launched, place, removed.get());
+  REQUIRE_FALSE(launched.id);
+  CHECK(launched.id.error().context.find("cgroup is gone") != std::string::npos);
+  CHECK(has_no_instance(*daemon));
+}
+
+TEST_CASE("attach.sock: a file on a FUSE mount that never answers is refused at once") {
+  if (!is_root_with_fuse()) VTPM_SKIP("needs root and /dev/fuse");
+  const Place place;
+  const auto daemon = Daemon::start(place);
+  REQUIRE(daemon->ready());
+  Container other;
+  auto node = device::make_fuse_node();
+  REQUIRE(node);
+  const UniqueFd config = config_file();
+  REQUIRE(send(place, launch_of("c0"), {other.pidfd(), config.get(), node->server.get()}));
+  node->server.reset();
+  // An open file of a TPM whose engine then stands still: nobody answers what is asked of it.
+  const std::string path = "/proc/self/fd/" + std::to_string(node->mount.get());
+  UniqueFd file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  REQUIRE(file);
+  const auto engine = call(*daemon, "GET", "/v1/instances")["instances"][0]["pid"].get<pid_t>();
+  REQUIRE(::kill(engine, SIGSTOP) == 0);
+  Launched launched;
+  launch_into(launched, place, file.get());
+  REQUIRE_FALSE(launched.id);
+  CHECK(launched.id.error().context.find("no cgroup hierarchy") != std::string::npos);
+  ::kill(engine, SIGKILL);
+}
+
+TEST_CASE("attach.sock: a cgroup that its opener may not move engines into is a launch that leaves nothing") {
+  if (!is_root_with_fuse()) VTPM_SKIP("needs root and /dev/fuse");
+  const Cgroup cgroup;
+  if (!cgroup.is_there()) VTPM_SKIP("no cgroup can be made here");
+  REQUIRE(::chown(cgroup.file().c_str(), kOther, kOther) == 0);
+  const Place place;
+  const auto daemon = Daemon::start(place);
+  REQUIRE(daemon->ready());
+  REQUIRE(::seteuid(kOther) == 0);
+  const UniqueFd theirs = cgroup.open("cgroup.procs", O_WRONLY);
+  REQUIRE(::seteuid(0) == 0);
+  REQUIRE(theirs);
+  SECTION("root passes it: the kernel asks for the rights of who opened it") {
+    Launched launched;
+    launch_into(launched, place, theirs.get());
+    REQUIRE_FALSE(launched.id);
+    CHECK(launched.id.error().context.find("cannot be moved into the container's cgroup") !=
+          std::string::npos);
+  }
+  SECTION("another user passes it") {
+    Launched launched;
+    REQUIRE(::setresuid(kOther, kOther, 0) == 0);
+    Container own;  // a process of that user
+    auto request = launch_of("c1");
+    request.cgroup = true;
+    const UniqueFd config = config_file();
+    const UniqueFd fuse = open_device("/dev/fuse");
+    launched.id = send(place, request, {own.pidfd(), config.get(), fuse.get(), theirs.get()});
+    REQUIRE(::setresuid(0, 0, 0) == 0);
+    REQUIRE_FALSE(launched.id);
+    CHECK(launched.id.error().kind() == ErrorCode::PermissionDenied);
+    CHECK(launched.id.error().context.find("only root and vtpmd's own user") != std::string::npos);
+  }
+  CHECK(has_no_instance(*daemon));
+  CHECK(cgroup.processes().empty());
+}
