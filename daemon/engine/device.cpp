@@ -91,6 +91,9 @@ void Device::throttle() {
 }
 
 Result<space::Outcome> Device::execute(SpaceId space, const Job& job, Time now) {
+  // First: all below reads the header where it has to be.
+  const auto check = tpm::check_command(job.command);
+  if (check.code != tpm::ResponseCode::Success) return space::Outcome(tpm::error_response(check.code));
   if (quota_.exceeds_nv(job.command, tpm_.permanent_state().size()))
     return space::Outcome(tpm::error_response(tpm::ResponseCode::NvSpace));
   running_ = job.client;

@@ -49,8 +49,8 @@ class Device {
   // The client is gone, and its command with it.
   void close(SpaceId space);
 
-  // Queues a command that has passed tpm::check_command(). One at a time for each space; `client` is borrowed
-  // until it is answered, or its command withdrawn.
+  // Queues a command. Nothing in it is trusted: a malformed one waits its turn and counts as any other. One
+  // at a time for each space; `client` is borrowed until it is answered, or its command withdrawn.
   void submit(SpaceId space, Client& client, Bytes command, Time now);
   // Drops the space's command, unless it has run.
   void withdraw(SpaceId space);

@@ -26,20 +26,14 @@ OpenFile::OpenFile(Node& node, SpaceId space) : node_(node), space_(space) {
 
 int OpenFile::write(const FuseWrite& request) {
   if (std::exchange(lost_, false) || request.resent) return EIO;
-  if (busy_) return EBUSY;
-  if (unread() && request.offset > 0 && request.offset == next_offset_) {
-    // A later part of a write(2) that was too long: its response waits already.
+  if ((busy_ || unread()) && request.offset > 0 && request.offset == next_offset_) {
+    // A later part of a write(2) that was too long: by its first part it is answered.
     next_offset_ += request.data.size();
     return 0;
   }
-  if (unread()) return EBUSY;
+  if (busy_ || unread()) return EBUSY;
   if (request.data.size() < tpm::kHeaderSize) return EINVAL;
   next_offset_ = request.offset + request.data.size();
-  const auto check = tpm::check_command(request.data);
-  if (check.code != tpm::ResponseCode::Success) {
-    finish(tpm::error_response(check.code), 0);
-    return 0;
-  }
   response_.clear();
   taken_ = 0;
   busy_ = true;

@@ -16,6 +16,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
+constexpr u32 kCommandSize = 0x142;
 constexpr u32 kNvSpace = 0x14b;
 constexpr u32 kObjectMemory = 0x902;
 constexpr u32 kSessionHandles = 0x905;
@@ -84,6 +85,27 @@ TEST_CASE("quotas: a throttled command waits, counts once, and runs when the lim
   CHECK(served.commands() == before + 1);
   CHECK(code_of(ask(fd, get_random(8))) == 0);
   CHECK(served.throttled() == 1);
+}
+
+TEST_CASE("quotas: a malformed command to a device file waits and counts as any other") {
+  REQUIRE_FUSE();
+  const Exhausted served;
+  const auto before = served.commands();
+  const UniqueFd fd = open_node(served.managed, O_NONBLOCK);
+  Bytes bad = get_random(8);
+  bad.resize(GENERATE(std::size_t{11}, std::size_t{8192}, std::size_t{8193}, std::size_t{20'000}));
+  REQUIRE(write_to(fd, bad) == static_cast<ssize_t>(bad.size()));
+  CHECK(ready(fd) == 0);
+  CHECK(error_of(write_to(fd, bad)) == EBUSY);
+  CHECK(served.throttled() == 1);
+  CHECK(served.commands() == before);
+  REQUIRE(served.engine.link->set_limits({}));
+  pollfd p{fd.get(), POLLIN, 0};
+  REQUIRE(::poll(&p, 1, 30'000) == 1);
+  CHECK(code_of(read_from(fd)) == kCommandSize);
+  CHECK(read_from(fd).empty());
+  CHECK(served.commands() == before + 1);
+  CHECK(code_of(ask(fd, get_random(8))) == 0);
 }
 
 TEST_CASE("quotas: many wait at once, on both nodes, and all are served when the limit is raised") {

@@ -3,6 +3,7 @@
 #include "tests/integration/fuse_node/served.h"
 #include "tests/integration/socket_node/connected.h"
 
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 
 #include <fstream>
@@ -221,6 +222,46 @@ TEST_CASE("socket: a client with long commands does not hold up one with short o
     }
   }
   CHECK(extends > 20 * kKeys);
+}
+
+TEST_CASE("socket: who floods it with malformed commands is served in turn with the others") {
+  const Connected connected;
+  constexpr int kBad = 300;
+  // The next command after one that takes a millisecond waits a quarter of an hour.
+  ipc::EngineLimits limits;
+  limits.busy_us_per_second = 1;
+  REQUIRE(connected.engine.link->set_limits(limits));
+  const UniqueFd flood = connect_to(connected.managed);
+  const UniqueFd other = connect_to(connected.managed);
+  REQUIRE(code_of(answer_to(flood, create_primary(kOwner))) == 0);
+  const auto before = connected.status().commands;
+  Bytes bad = get_random(8);
+  bad[1] = 0x33;
+  Bytes all;
+  for (int i = 0; i < kBad; ++i)
+    put(all, bad);
+  send_all(flood, all);
+  send_all(other, get_random(8));
+  eventually([&] { return connected.status().throttled == 2; });
+  CHECK(connected.status().commands == before);
+  CHECK_FALSE(comes(flood, 0));
+  // Two commands, and one more in each second: one of each.
+  ipc::EngineLimits two;
+  two.commands_per_second = 1;
+  two.command_burst = 2;
+  REQUIRE(connected.engine.link->set_limits(two));
+  CHECK(code_of(receive_response(other)) == 0);
+  int answered = 0;
+  REQUIRE(::ioctl(flood.get(), FIONREAD, &answered) == 0);
+  CHECK(answered < kBad / 2 * static_cast<int>(tpm::kHeaderSize));
+  // And all of them count, that which ends the connection, too.
+  REQUIRE(connected.engine.link->set_limits({}));
+  send_all(flood, Bytes(10));
+  for (int i = 0; i < kBad; ++i)
+    REQUIRE(code_of(receive_response(flood)) == kBadTag);
+  CHECK(code_of(receive_response(flood)) == kCommandSize);
+  CHECK(has_ended(flood));
+  CHECK(connected.status().commands == before + kBad + 2);
 }
 
 TEST_CASE("socket: a raw socket and a raw device file have one client among them") {
