@@ -52,7 +52,7 @@ bool Device::has_room(NodeKind kind) const {
 
 void Device::close(SpaceId space) {
   withdraw(space);
-  queue_.forget(space);
+  queue_.forget(space, FairQueue::Clock::now());
   if (space == raw_)
     raw_is_open_ = false;
   else

@@ -27,7 +27,9 @@ std::optional<FairQueue::Duration> FairQueue::least_of_others(const Entry& but, 
 
 void FairQueue::push(space::SpaceId space, Time now) {
   auto& entry = entries_[space];
-  if (!active(entry, now)) {
+  if (!entry.last_end) {
+    if (const auto least = least_of_others(entry, now)) entry.used = *least + debt(closed_, *least, now);
+  } else if (!active(entry, now)) {
     // No credit from the past; and what it had too much, others have had time to make up for.
     const auto idle = idle_for(entry, now);
     const auto least = least_of_others(entry, now).value_or(entry.used);
@@ -58,8 +60,25 @@ void FairQueue::completed(space::SpaceId space, Time start, Time end) {
   last_start_ = start;
 }
 
-void FairQueue::forget(space::SpaceId space) {
-  entries_.erase(space);
+void FairQueue::forget(space::SpaceId space, Time now) {
+  const auto found = entries_.find(space);
+  if (found == entries_.end()) return;
+  const Entry& entry = found->second;
+  if (const auto least = least_of_others(entry, now)) {
+    Entry closed;
+    closed.used = std::min(entry.used, *least + kMostDebt);
+    closed.last_end = entry.last_end;
+    if (debt(closed, *least, now) > debt(closed_, *least, now)) closed_ = closed;
+  }
+  entries_.erase(found);
+}
+
+// How far a closed space is still ahead of `least`.
+FairQueue::Duration FairQueue::debt(const Entry& closed, Duration least, Time now) const {
+  const auto idle = idle_for(closed, now);
+  if (idle >= kMostDebt) return Duration::zero();
+  const auto used = idle < kIdle ? closed.used : closed.used - idle;
+  return std::clamp(used - least, Duration::zero(), kMostDebt);
 }
 
 FairQueue::Choice FairQueue::choose(Time now) {

@@ -5,6 +5,12 @@
 // command the one with the least is served. But a client thinks between its commands: whoever only looks at
 // the queue gives the TPM to the client with the long commands whenever the other one reads a response. So a
 // space that is far ahead of another is held back for a moment when that other one was served just now.
+//
+// A client that opens a new space for each command is not to get more than one that keeps its space. So a
+// new space begins as far ahead of the others as the one that is most so of those that were closed, and idle
+// time forgives that, too: all that open anew share what one has. An honest newcomer pays for it when spaces
+// were closed that were ahead: others that are active go before it for as long as those were ahead, less the
+// time since, and for kMostDebt at most. Where nobody else is active, or nobody left a debt, it pays nothing.
 #pragma once
 
 #include <vtpm/space/resource_manager.h>
@@ -26,6 +32,9 @@ class FairQueue {
   // How long a client may think while others that are ahead by more than kFarAhead are held back for it.
   static constexpr Duration kThink = std::chrono::milliseconds(1);
   static constexpr Duration kFarAhead = std::chrono::milliseconds(10);
+  // What a new space starts behind at most, and how long after its last command a closed one counts: a client
+  // whose commands are not longer gains nothing by opening anew.
+  static constexpr Duration kMostDebt = std::chrono::seconds(1);
 
   // The space has a command now. One at a time.
   void push(space::SpaceId space, Time now);
@@ -36,7 +45,7 @@ class FairQueue {
   // Its command has run, and took the TPM from `start` to `end`.
   void completed(space::SpaceId space, Time start, Time end);
   // The space is closed.
-  void forget(space::SpaceId space);
+  void forget(space::SpaceId space, Time now);
 
   // One of them, or neither when no space has a command.
   struct Choice {
@@ -62,9 +71,11 @@ class FairQueue {
   Duration idle_for(const Entry& entry, Time now) const;
   bool active(const Entry& entry, Time now) const;
   std::optional<Duration> least_of_others(const Entry& but, Time now) const;
+  Duration debt(const Entry& closed, Duration least, Time now) const;
   std::optional<Time> hold_back(Entry& first, Time now) const;
 
   std::map<space::SpaceId, Entry> entries_;
+  Entry closed_;  // of those that were closed, the one with the most debt
   // Of the last command that ran.
   Time last_start_{};
   Time last_end_{};

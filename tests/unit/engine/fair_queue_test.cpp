@@ -4,6 +4,7 @@
 
 #include <catch2/catch.hpp>
 
+#include <algorithm>
 #include <array>
 
 using namespace vtpm;
@@ -23,16 +24,20 @@ class Simulation {
   struct Client {
     FairQueue::Duration cost;
     FairQueue::Duration think;
+    bool reopens = false;    // a new space for each command
     FairQueue::Time next{};  // when it gives its next command
     bool waits = false;
     int done = 0;
     FairQueue::Time asked{};
     FairQueue::Duration longest{0};  // from the command to its response
+    std::uint64_t space = 0;
   };
 
   explicit Simulation(std::vector<Client> c) : clients(std::move(c)) {
-    for (auto& client : clients)
+    for (auto& client : clients) {
       client.next = now;
+      client.space = ++last_space;
+    }
   }
 
   void run(FairQueue::Duration length) {
@@ -42,11 +47,12 @@ class Simulation {
         if (!clients[i].waits && clients[i].next <= now) {
           clients[i].waits = true;
           clients[i].asked = now;
-          queue.push(id(i), now);
+          queue.push(SpaceId{clients[i].space}, now);
         }
       const auto choice = queue.choose(now);
       if (choice.run) {
-        auto& client = clients[static_cast<std::size_t>(*choice.run) - 1];
+        auto& client = *std::find_if(clients.begin(), clients.end(),
+                                     [&](const Client& c) { return SpaceId{c.space} == *choice.run; });
         const auto start = now;
         now += client.cost;
         busy += client.cost;
@@ -55,6 +61,9 @@ class Simulation {
         client.next = now + client.think;
         client.longest = std::max(client.longest, now - client.asked);
         ++client.done;
+        if (!client.reopens) continue;
+        queue.forget(*choice.run, now);
+        client.space = ++last_space;
       } else {
         now = wake(choice.later);
       }
@@ -64,10 +73,10 @@ class Simulation {
   FairQueue queue;
   FairQueue::Time now{1h};
   FairQueue::Duration busy{0};
+  std::uint64_t last_space = 0;
   std::vector<Client> clients;
 
  private:
-  static SpaceId id(std::size_t i) { return SpaceId{i + 1}; }
   FairQueue::Time wake(std::optional<FairQueue::Time> later) const {
     auto at = later.value_or(FairQueue::Time::max());
     for (const auto& client : clients)
@@ -181,8 +190,86 @@ TEST_CASE("fair queue: commands that are withdrawn and spaces that are closed ar
   queue.push(kC, now);
   CHECK(queue.contended(now));
   queue.remove(kA);
-  queue.forget(kB);
+  queue.forget(kB, now);
   CHECK(queue.choose(now).run == kC);
   queue.completed(kC, now, now);
   CHECK_FALSE(queue.choose(now).run);
+}
+
+TEST_CASE("fair queue: who opens a new space for each command gets no more than who keeps one") {
+  const auto reopeners = GENERATE(1U, 2U, 3U);
+  const auto run = [&](bool reopens) {
+    std::vector<Simulation::Client> clients(reopeners, {100ms, 50us, reopens});
+    clients.push_back({50us, 50us});
+    Simulation all(clients);
+    all.run(30s);
+    for (const auto& client : all.clients)
+      CHECK(client.done > 10);
+    return all.clients.back().done;
+  };
+  const int beside_keepers = run(false);
+  const int beside_reopeners = run(true);
+  CHECK(beside_reopeners > beside_keepers * 9 / 10);
+  // And it is not punished: those that open anew share what one would have.
+  CHECK(beside_reopeners < 30s / 100us);
+}
+
+TEST_CASE("fair queue: what a closed space had too much is bounded, and forgiven by time") {
+  FairQueue queue;
+  FairQueue::Time now{1h};
+  const auto run = [&](SpaceId space, FairQueue::Duration cost) {
+    queue.push(space, now);
+    queue.completed(space, now, now + cost);
+    now += cost;
+  };
+  // B works all the time: it has a command whenever A has one.
+  const auto cost = GENERATE(FairQueue::Duration(200ms), FairQueue::Duration(60s));
+  run(kB, 1ms);
+  queue.push(kB, now);
+  run(kA, cost);
+  queue.forget(kA, now);
+  const auto debt = std::min<FairQueue::Duration>(cost, FairQueue::kMostDebt);
+  const auto waits = [&] {
+    queue.push(kC, now);
+    FairQueue::Duration waited{0};
+    while (queue.choose(now).run == kB) {
+      run(kB, 1ms);
+      queue.push(kB, now);
+      waited += 1ms;
+    }
+    queue.remove(kC);
+    queue.forget(kC, now);
+    return waited;
+  };
+  SECTION("a newcomer waits as long as it was ahead, once") {
+    CHECK(waits() >= debt - 2ms);
+    CHECK(waits() <= 2ms);
+  }
+  SECTION("later it waits less") {
+    queue.remove(kB);
+    now += 100ms;
+    run(kB, 1ms);
+    queue.push(kB, now);
+    const auto waited = waits();
+    CHECK(waited >= debt - 110ms);
+    CHECK(waited <= debt - 90ms);
+  }
+  SECTION("and then not at all") {
+    queue.remove(kB);
+    now += FairQueue::kMostDebt;
+    run(kB, 1ms);
+    queue.push(kB, now);
+    CHECK(waits() <= 2ms);
+  }
+  SECTION("nor where nobody else is active") {
+    queue.remove(kB);
+    now += 20ms;
+    queue.push(kC, now);
+    CHECK(queue.choose(now).run == kC);
+  }
+  SECTION("another that is closed takes nothing from it") {
+    run(SpaceId{9}, 10us);
+    queue.forget(SpaceId{9}, now);
+    CHECK(waits() >= debt - 3ms);
+  }
 }
