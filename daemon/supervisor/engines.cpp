@@ -21,7 +21,6 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr auto kConversation = 5s;    // in total, with an engine that tenants use
 constexpr auto kAnswer = 500ms;       // one that may be without
 constexpr auto kEndDeadline = 2s;     // from the loss of its socket to an engine's exit
 constexpr auto kStatusDeadline = 1s;  // for the zygote to tell an exit status
@@ -84,16 +83,34 @@ void Engine::kill() noexcept {
   [[maybe_unused]] const auto sent = signal_process(pidfd.get(), SIGKILL);
 }
 
-void Engine::begin_conversation() {
-  link->set_deadline(after(kConversation));
+void Engine::begin_conversation(std::chrono::seconds limit) {
+  link->set_deadline(after(limit));
 }
 
-Result<ipc::EngineStatus> status_if_free(Engine& engine) {
+namespace {
+
+Result<ipc::EngineStatus> status_within(Engine& engine, std::chrono::milliseconds limit) {
   if (!engine.link) return Error(ErrorCode::Unreachable, "the engine has ended");
-  auto status = engine.link->status_if_free(after(kAnswer));
+  auto status = engine.link->status_if_free(after(limit));
   if (!status && status.error().kind() != ErrorCode::Timeout && is_fatal_to_engine(status.error().kind()))
     engine.kill();
   return status;
+}
+
+}  // namespace
+
+Result<ipc::EngineStatus> status_if_free(Engine& engine) {
+  return status_within(engine, kAnswer);
+}
+
+Result<> wait_until_free(Engine& engine) {
+  const auto status = status_within(engine, kConversation);
+  if (status) return {};
+  if (status.error().kind() != ErrorCode::Timeout) return status.error();
+  return Error(
+      ErrorCode::Busy,
+      "the TPM does not answer: it makes a key, or its container is paused, or the host is overloaded; try "
+      "again");
 }
 
 Result<std::uint64_t> committed_sequence(ipc::EngineLink& link) {

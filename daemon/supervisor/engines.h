@@ -14,6 +14,11 @@
 
 namespace vtpm::supervisor {
 
+// A conversation in all: with an engine that tenants may keep busy, and with one that has just answered, on a
+// host that may be slow.
+inline constexpr std::chrono::seconds kConversation{5};
+inline constexpr std::chrono::seconds kFreeConversation{20};
+
 // One engine process with its TPM.
 struct Engine {
   std::unique_ptr<ipc::EngineLink> link;
@@ -23,8 +28,8 @@ struct Engine {
 
   // SIGKILL: for an engine that no longer answers.
   void kill() noexcept;
-  // A conversation with an engine that serves tenants, who may keep it busy, is short: at most 5 s from now.
-  void begin_conversation();
+  // All that follows is over by then, from now.
+  void begin_conversation(std::chrono::seconds limit = kConversation);
 };
 
 // What an engine is made with.
@@ -52,6 +57,9 @@ struct Storage {
 // What an engine tells of itself within 500 ms. Timeout: it has better things to do, or is frozen, and is not
 // ended for that. After other errors it is of no further use, and killed.
 Result<ipc::EngineStatus> status_if_free(Engine& engine);
+// Waits at most 5 s. Busy: the engine makes a key, or is frozen with its container, or the host is slow. It
+// is not ended for that, and as long as it owes the answer nobody waits for it again.
+Result<> wait_until_free(Engine& engine);
 
 // The sequence of a durable TPM's last commit, as its engine tells. One that cannot be: Malformed.
 Result<std::uint64_t> committed_sequence(ipc::EngineLink& link);

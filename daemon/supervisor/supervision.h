@@ -50,27 +50,12 @@ Result<> watch(Descriptor& descriptor, int pidfd);
 // awaits with a temporary argument.
 asio::awaitable<bool> process_ended(Descriptor& watched);
 
-// An engine in its container's cgroup stands still when that is frozen, and is slow when its CPU time is used
-// up: it is asked for a sign of life first, and one that gives none is neither asked more nor given up: Busy.
-// While it owes the answer it is not waited for again.
-inline Result<> awake(Engine& engine) {
-  constexpr std::chrono::seconds kSignOfLife{2};
-  if (!engine.placed) return {};
-  const auto status = engine.link->status_if_free(after(kSignOfLife));
-  if (status) return {};
-  if (status.error().kind() != ErrorCode::Timeout) return status.error();
-  return Error(ErrorCode::Busy, "the TPM does not answer: its container is paused, or its CPU time used up");
-}
-
-// A short conversation with an engine. One that broke it off is of no further use: its end is noticed by its
-// pidfd.
+// A short conversation with an engine that is free for it. Busy: it is not, and it was asked nothing. One
+// that broke the conversation off is of no further use: its end is noticed by its pidfd.
 template <class Talk>
 std::invoke_result_t<Talk&, ipc::EngineLink&> converse(Engine& engine, Talk talk) {
-  if (!engine.link) return Error(ErrorCode::Unreachable, "the engine has ended");
-  const Result<> ready = awake(engine);
-  if (!ready && is_fatal_to_engine(ready.error().kind())) engine.kill();
-  if (!ready) return ready.error();
-  engine.begin_conversation();
+  VTPM_TRY_VOID(wait_until_free(engine));
+  engine.begin_conversation(kFreeConversation);
   auto outcome = talk(*engine.link);
   if (!outcome && is_fatal_to_engine(outcome.error().kind())) engine.kill();
   return outcome;

@@ -13,6 +13,8 @@ using namespace vtpm::test;
 
 namespace {
 
+constexpr const char* kNonce = R"({"nonce":"0011223344556677"})";
+
 constexpr uid_t kAlice = 54331;
 
 json::Value show(const Daemon& daemon, const std::string& id) {
@@ -151,12 +153,13 @@ TEST_CASE("limits: an engine that does not answer holds up neither inspect nor t
       CHECK_FALSE(has(text, "vtpm_instance_commands_total{instance=\"" + hung + "\"}"));
       CHECK(has(text, "vtpm_instances_running 2\n"));
     }
+    // Whoever wants something of it is told so.
+    CHECK(status_of(*daemon, "POST", "/v1/instances/" + hung + "/evidence", kNonce) == 409);
   }
   // What it answers too late is nobody's answer.
   CHECK(eventually([&] { return show(*daemon, hung)["use"].is_object(); }));
   CHECK(show(*daemon, hung)["pid"] == pid);
-  CHECK(daemon->client().call("POST", "/v1/instances/" + hung + "/evidence",
-                              R"({"nonce":"0011223344556677"})"));
+  CHECK(daemon->client().call("POST", "/v1/instances/" + hung + "/evidence", kNonce));
 }
 
 TEST_CASE("limits: a durable instance keeps its own over restarts, and takes the rest from the next vtpmd") {
