@@ -104,6 +104,7 @@ Result<space::Outcome> Device::execute(SpaceId space, const Job& job, Time now) 
 void Device::run(SpaceId space, Time now) {
   const auto job = jobs_.find(space);
   Client& client = *job->second.client;
+  cpu_time_.begin(now);
   auto outcome = execute(space, job->second, now);
   running_ = nullptr;
   const auto end = FairQueue::Clock::now();
@@ -113,8 +114,9 @@ void Device::run(SpaceId space, Time now) {
   }
   jobs_.erase(job);
   ++commands_;
-  busy_ += end - now;
-  quota_.ran(now, end);
+  const auto cost = cpu_time_.cost(now, end);
+  busy_ += cost;
+  quota_.ran(cost, end);
   queue_.completed(space, now, end);
   if (outcome) {
     auto response = std::get<Bytes>(std::move(*outcome));

@@ -3,6 +3,7 @@
 // queue, and one of them runs at a time.
 #pragma once
 
+#include "daemon/engine/cpu_time.h"
 #include "daemon/engine/fair_queue.h"
 #include "daemon/engine/long_command.h"
 #include "daemon/engine/quota.h"
@@ -71,10 +72,10 @@ class Device {
   // A command of the supervisor: at once, at any locality.
   Result<Bytes> supervise(tpm::Locality locality, BytesView command);
   struct Counters {
-    std::uint64_t commands = 0;   // of tenants, answered
-    std::uint64_t cancelled = 0;  // of those: with TPM_RC_CANCELED
-    std::chrono::nanoseconds busy{0};
-    std::uint64_t throttled = 0;  // commands that waited for the quota
+    std::uint64_t commands = 0;        // of tenants, answered
+    std::uint64_t cancelled = 0;       // of those: with TPM_RC_CANCELED
+    std::chrono::nanoseconds busy{0};  // CPU time
+    std::uint64_t throttled = 0;       // commands that waited for the quota
     space::ResourceManager::Counters spaces;
   };
   Counters counters() const;
@@ -115,6 +116,7 @@ class Device {
   const Client* running_ = nullptr;
   FairQueue queue_;
   Quota quota_;
+  CpuTime cpu_time_;
   std::map<SpaceId, Job> jobs_;
   std::uint64_t last_file_id_ = 0;
   std::uint64_t commands_ = 0;

@@ -73,10 +73,11 @@ class Quota {
     const Time commands = commands_.ready_at(), busy = busy_.ready_at();
     return commands < busy ? busy : commands;
   }
-  // One has run. A long one leaves a debt of TPM time, which all wait for: it was not known beforehand.
-  void ran(Time start, Time end) noexcept {
+  // One has run, and cost so much CPU time. A dear one leaves a debt, which all wait for: it was not known
+  // beforehand.
+  void ran(Duration cost, Time end) noexcept {
     commands_.take(1, end);
-    busy_.take(static_cast<std::uint64_t>((end - start).count()), end);
+    busy_.take(static_cast<std::uint64_t>(cost.count()), end);
   }
   // Whether a command would make a permanent state of that size too large.
   bool exceeds_nv(BytesView command, std::size_t permanent_size) const noexcept;

@@ -114,7 +114,10 @@ inline constexpr std::array kSyscalls = {
     SyscallRow{SYS_futex, kBoth, {}, "pthread_once wakes even where nobody waits"},
     SyscallRow{SYS_getrandom, kBoth, {}, "the seed of OpenSSL's random generator"},
     SyscallRow{SYS_getpid, kBoth, {}, "OpenSSL notices a fork by it; the log's prefix"},
-    SyscallRow{SYS_clock_gettime, kBoth, {}, "the TPM's clock, where the vDSO cannot read the time"},
+    SyscallRow{SYS_clock_gettime,
+               kBoth,
+               {},
+               "an engine's CPU time; the TPM's clock, where the vDSO cannot read the time"},
     // A look at the clients during a long command (long_command.h).
     SyscallRow{SYS_setitimer, kBoth, equals(0, ITIMER_REAL), "the timer that interrupts key generation"},
     SyscallRow{SYS_rt_sigreturn, kBoth, {}, "the return from its handler"},

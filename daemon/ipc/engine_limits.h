@@ -16,7 +16,7 @@ struct EngineLimits {
   std::uint64_t sessions_per_space = 64;
   std::uint64_t commands_per_second = 0;  // of all tenants; 0: unlimited
   std::uint64_t command_burst = 1;        // commands at once after a rest
-  std::uint64_t busy_us_per_second = 0;   // time of the TPM, us in each second; 0: unlimited
+  std::uint64_t busy_us_per_second = 0;   // CPU time, us in each second; 0: unlimited
   std::uint64_t busy_burst_us = 1;        // us at once after a rest
   std::uint64_t nv_bytes = 0;             // of the permanent state; 0: what libtpms has room for
 

@@ -11,7 +11,7 @@ namespace vtpm::ipc {
 struct EngineStatus {
   std::uint64_t sequence = 0;   // of the last commit of a durable instance; 0: ephemeral
   std::uint64_t commands = 0;   // of tenants, answered
-  std::uint64_t busy_us = 0;    // time that the TPM took for them
+  std::uint64_t busy_us = 0;    // CPU time that they cost
   std::uint64_t throttled = 0;  // commands that waited because of a quota
   std::uint64_t spaces = 0;     // open files of managed nodes
   std::uint64_t swaps = 0;      // contexts saved to make room

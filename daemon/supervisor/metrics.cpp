@@ -31,7 +31,7 @@ struct InstanceFamily {
 constexpr std::array kInstanceFamilies = {
     InstanceFamily{"vtpm_instance_commands_total", "counter", "Commands of tenants that were answered.",
                    &EngineStatus::commands},
-    InstanceFamily{"vtpm_instance_busy_seconds_total", "counter", "Time that the TPM took for them.",
+    InstanceFamily{"vtpm_instance_busy_seconds_total", "counter", "CPU time that they cost.",
                    &EngineStatus::busy_us, true},
     InstanceFamily{"vtpm_instance_throttled_total", "counter", "Commands that waited because of a limit.",
                    &EngineStatus::throttled},

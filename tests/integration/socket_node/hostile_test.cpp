@@ -3,6 +3,7 @@
 #include "tests/integration/fuse_node/served.h"
 #include "tests/integration/socket_node/connected.h"
 
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 
@@ -262,6 +263,38 @@ TEST_CASE("socket: who floods it with malformed commands is served in turn with 
   CHECK(code_of(receive_response(flood)) == kCommandSize);
   CHECK(has_ended(flood));
   CHECK(connected.status().commands == before + kBad + 2);
+}
+
+TEST_CASE(
+    "socket: a command is charged the CPU time that it cost, not that for which its engine was stopped") {
+  const Connected connected;
+  const UniqueFd socket = connect_to(connected.managed);
+  const pid_t pid = connected.engine.pid;
+  const auto cpu_time = [&] {
+    clockid_t clock{};
+    timespec time{};
+    REQUIRE(::clock_getcpuclockid(pid, &clock) == 0);
+    REQUIRE(::clock_gettime(clock, &time) == 0);
+    return time.tv_sec * 1'000'000 + time.tv_nsec / 1000;  // us
+  };
+  bool stopped = false;
+  for (u32 i = 0; i < 50 && !stopped; ++i) {
+    const auto before = connected.status();
+    const auto used = cpu_time();
+    send_all(socket, create_rsa_primary(kOwner, 3072, i));
+    ::poll(nullptr, 0, 10);
+    REQUIRE(::kill(pid, SIGSTOP) == 0);
+    ::poll(nullptr, 0, 500);
+    stopped = !comes(socket, 0);  // in its command
+    REQUIRE(::kill(pid, SIGCONT) == 0);
+    const Bytes made = receive_response(socket);
+    REQUIRE(code_of(made) == 0);
+    const auto charged = connected.status().busy_us - before.busy_us;
+    CHECK(charged > 1000);
+    CHECK(static_cast<long>(charged) <= cpu_time() - used + 10'000);
+    REQUIRE(code_of(answer_to(socket, command(0x165, Writer().add(handle_in(made))))) == 0);
+  }
+  CHECK(stopped);
 }
 
 TEST_CASE("socket: a raw socket and a raw device file have one client among them") {

@@ -20,7 +20,6 @@ namespace {
 // Rows that this machine, or this user, does not need, and who does.
 std::map<long, std::string_view> needed_elsewhere() {
   std::map<long, std::string_view> rows = {
-      {SYS_clock_gettime, "machines whose clock the vDSO cannot read (a virtual machine's, HPET)"},
       {SYS_fstat, "other versions of glibc"},
       {SYS_newfstatat, "other versions of glibc"},
       {SYS_mlockall, "a limit of locked memory of 256 MiB or more"},

@@ -21,7 +21,7 @@ constexpr FairQueue::Time kStart{1000s};
 std::size_t commands_within(Quota& quota, FairQueue::Duration cost, FairQueue::Duration length) {
   std::size_t count = 0;
   for (auto now = std::max(kStart, quota.ready_at()); now < kStart + length; ++count) {
-    quota.ran(now, now + cost);
+    quota.ran(cost, now + cost);
     now = std::max(now + cost, quota.ready_at());
   }
   return count;
@@ -84,9 +84,9 @@ TEST_CASE("bucket: the largest values that the limits permit do not overflow") {
     Quota quota;
     quota.set(values);
     CHECK(quota.ready_at() <= kStart);
-    quota.ran(kStart, kStart + 1min);
+    quota.ran(1min, kStart + 1min);
     CHECK(quota.ready_at() <= kStart + 1min);  // less than an hour's burst
-    quota.ran(kStart + 1min, kStart + 3h);
+    quota.ran(3h - 1min, kStart + 3h);
     CHECK(quota.ready_at() >= kStart);
     CHECK(quota.ready_at() <= kStart + 24h * 366 * 127);
   }
@@ -120,7 +120,7 @@ TEST_CASE("quota: TPM time is held to its rate, whatever the commands") {
 TEST_CASE("quota: a long command leaves a debt that is as long as it was") {
   Quota quota;
   quota.set(limits(0, 1, 500'000, 1000));
-  quota.ran(kStart, kStart + 2s);
+  quota.ran(2s, kStart + 2s);
   CHECK(quota.ready_at() > kStart + 2s + 3990ms);
   CHECK(quota.ready_at() < kStart + 2s + 4s);
 }
@@ -147,7 +147,7 @@ TEST_CASE("quota: under it the clients of an instance are served as fairly as wi
     const auto start = now;
     now += costs[chosen];
     queue.completed(*choice.run, start, now);
-    quota.ran(start, now);
+    quota.ran(now - start, now);
     ++done[chosen];
     waits[chosen] = false;
   }
