@@ -24,10 +24,13 @@ Result<json::Value> limits_from(const std::vector<std::string>& texts) {
   json::Value limits = json::Value::object();
   for (const std::string& text : texts) {
     const auto equals = text.find('=');
-    VTPM_TRY(const std::uint64_t value,
-             number_from("--limit", equals == std::string::npos ? std::string() : text.substr(equals + 1)));
-    if (!limits.emplace(text.substr(0, equals), value).second)
-      return Error(ErrorCode::Malformed, "--limit: " + text.substr(0, equals) + " is there twice");
+    if (equals == std::string::npos || equals == 0)
+      return Error(ErrorCode::Malformed,
+                   "--limit: NAME=VALUE is expected, as in spaces=16, not '" + text + "'");
+    const std::string name = text.substr(0, equals);
+    VTPM_TRY(const std::uint64_t value, number_from("--limit " + name, text.substr(equals + 1)));
+    if (!limits.emplace(name, value).second)
+      return Error(ErrorCode::Malformed, "--limit: " + name + " is there twice");
   }
   return limits;
 }

@@ -83,9 +83,13 @@ class Daemon(unittest.TestCase):
         document = json.loads(self.ok("inspect", instance, "--json"))
         self.assertEqual(document["limits"]["spaces"], 12)
         self.assertEqual(document["use"]["commands"], 0)
-        for limit in ("spaces", "spaces=", "spaces=x", "spaces=0", "other=1"):
+        for limit, says in (("spaces", "NAME=VALUE is expected"), ("=3", "NAME=VALUE is expected"),
+                            ("spaces=", "--limit spaces: '' is not a number"),
+                            ("spaces=x", "--limit spaces: 'x' is not a number"), ("spaces=0", "must be 1 to 1024"),
+                            ("other=1", "no limit is named 'other'; there are spaces, objects_per_space")):
             done = self.host.ctl("create", "--limit", limit)
             self.assertEqual(done.returncode, 2, (limit, done.stderr))
+            self.assertIn(says, done.stderr)
 
     def test_errors_of_the_daemon_have_their_exit_status(self):
         for arguments, status in ((["inspect", "nothing"], 4), (["create", "--name", "a b"], 2),
