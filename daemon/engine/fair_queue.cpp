@@ -27,13 +27,15 @@ std::optional<FairQueue::Duration> FairQueue::least_of_others(const Entry& but, 
 
 void FairQueue::push(space::SpaceId space, Time now) {
   auto& entry = entries_[space];
-  if (!entry.last_end) {
-    if (const auto least = least_of_others(entry, now)) entry.used = *least + debt(closed_, *least, now);
-  } else if (!active(entry, now)) {
-    // No credit from the past; and what it had too much, others have had time to make up for.
+  if (!active(entry, now)) {
+    const auto others = least_of_others(entry, now);
+    if (!others) closed_ = {};  // nobody is there who has missed anything
+    const auto least = others.value_or(entry.used);
     const auto idle = idle_for(entry, now);
-    const auto least = least_of_others(entry, now).value_or(entry.used);
-    entry.used = entry.used - least > idle ? entry.used - idle : least;
+    if (!entry.last_end)
+      entry.used = least + debt(closed_, least, now);
+    else  // No credit from the past; and what it had too much, others have had time to make up for.
+      entry.used = entry.used - least > idle ? entry.used - idle : least;
   }
   entry.queued = true;
   entry.not_before.reset();

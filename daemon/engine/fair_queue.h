@@ -10,7 +10,8 @@
 // new space begins as far ahead of the others as the one that is most so of those that were closed, and idle
 // time forgives that, too: all that open anew share what one has. An honest newcomer pays for it when spaces
 // were closed that were ahead: others that are active go before it for as long as those were ahead, less the
-// time since, and for kMostDebt at most. Where nobody else is active, or nobody left a debt, it pays nothing.
+// time since, and for kMostDebt at most. Where nobody left a debt it pays nothing, and where nobody else is
+// active all is forgiven.
 #pragma once
 
 #include <vtpm/space/resource_manager.h>
