@@ -16,14 +16,13 @@ import unittest
 
 SOURCE = os.environ["VTPM_SOURCE_DIR"]
 sys.path.insert(0, os.path.join(SOURCE, "tests", "support"))
+import oci_runtime  # noqa: E402
 import vtpm_host  # noqa: E402
 
 RUNTIME, VIEW = "runc", "mounted"
-UNIFIED = "/sys/fs/cgroup/unified"
-# In a mount namespace of its own. crun refuses a hybrid view: it gets one without the unified hierarchy.
 VIEWS = {
     "unified": 'umount -R -l /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec "$@"',
-    "mounted": f'if mountpoint -q {UNIFIED}; then umount {UNIFIED}; fi; exec "$@"',
+    "mounted": oci_runtime.PLAIN_CGROUPS,
 }
 ASKED = ("--annotation", "dev.vtpm.cgroup=container")
 DURABLE = ("--annotation", "dev.vtpm.durable=true", "--annotation", "dev.vtpm.name=paid")
@@ -105,7 +104,7 @@ class Cgroups(unittest.TestCase):
     def runtime(self, *arguments, **options):
         command = [RUNTIME, "--root", os.path.join(self.host.directory, "runtime"), *arguments]
         if RUNTIME == "crun" or VIEW == "unified":
-            command = ["unshare", "-m", "sh", "-c", VIEWS[VIEW], "sh", *command]
+            command = oci_runtime.in_view(VIEWS[VIEW], command)
         options.setdefault("stdout", subprocess.PIPE)
         options.setdefault("stderr", subprocess.STDOUT)
         return subprocess.run(command, check=False, stdin=subprocess.DEVNULL, text=True,

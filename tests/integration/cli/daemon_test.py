@@ -6,9 +6,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
+import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.environ["VTPM_SOURCE_DIR"], "tests", "support"))
@@ -142,6 +144,19 @@ class Daemon(unittest.TestCase):
         self.ok("detach", instance)
         self.assertFalse(os.path.exists(node))
         self.assertNotIn(node, self.ok("inspect", instance))
+
+    def test_a_tpm_whose_engine_died_says_what_to_do(self):
+        instance, node = self.create(), self.path("node")
+        os.kill(json.loads(self.ok("--json", "inspect", instance))["pid"], signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while json.loads(self.ok("--json", "inspect", instance))["state"] != "failed":
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.02)
+        refused = self.host.ctl("attach", instance, "--path", node)
+        self.assertEqual(refused.returncode, 4)
+        self.assertIn("signal 9", refused.stderr)
+        self.assertIn("its TPM is lost: destroy it and create another", refused.stderr)
+        self.assertNotIn("another name", refused.stderr)
 
     def test_attach_to_nothing_leaves_nothing(self):
         node = self.path("orphan")

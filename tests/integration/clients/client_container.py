@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 
+import oci_runtime
 import vtpm_host
 
 SOURCE = os.environ["VTPM_SOURCE_DIR"]
@@ -16,6 +17,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 # What of /etc the clients and the dynamic loader read. Copies, since some are links into what a container has not.
 CONFIGURATION = ("ld.so.cache", "alternatives", "ssl/openssl.cnf", "tpm2-tss")
 SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+RUNTIME = os.environ.get("VTPM_OCI_RUNTIME", "runc")
 DEADLINE = 100  # seconds for what one container does
 
 
@@ -49,9 +51,10 @@ class ClientContainers:
         self.count = 0
 
     def runtime(self, *arguments):
-        return subprocess.run(["runc", "--root", os.path.join(self.host.directory, "runtime"), *arguments],
-                              check=False, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, errors="replace", timeout=DEADLINE)
+        root = os.path.join(self.host.directory, "runtime")
+        return subprocess.run(oci_runtime.command(RUNTIME, "--root", root, *arguments), check=False,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              errors="replace", timeout=DEADLINE)
 
     def run(self, *command, binds=()):
         """Runs the command in a new container; subprocess.CompletedProcess with its output. binds: more to mount

@@ -4,7 +4,7 @@
 
 Each script of the folder CLIENT runs in a container of its own, and must end with status 0. PROGRAMS is a directory of
 programs built for these tests, seen as /programs in the container. Run by CTest as root, with VTPM_BIN_DIR and
-VTPM_SOURCE_DIR."""
+VTPM_SOURCE_DIR; VTPM_OCI_RUNTIME names another runtime than runc."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ PACKAGES = {
     "clevis": ["clevis", "clevis-tpm2", "tpm2-tools"],
     "systemd_creds": ["systemd", "libtss2-esys-3.0.2-0", "tpm2-tools"],
 }
-NEEDED = ["runc", "setpriv", "openssl"]
+NEEDED = ["runc", client_container.RUNTIME, "setpriv", "openssl"]
 PACKAGES["several_clients"] = sorted({name for names in PACKAGES.values() for name in names})
 CLIENT = sys.argv[1]
 INTERPRETERS = {".sh": "bash", ".py": "/usr/bin/python3"}

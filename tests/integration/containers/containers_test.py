@@ -14,11 +14,10 @@ import unittest
 
 SOURCE = os.environ["VTPM_SOURCE_DIR"]
 sys.path.insert(0, os.path.join(SOURCE, "tests", "support"))
+import oci_runtime  # noqa: E402
 import vtpm_host  # noqa: E402
 
 RUNTIME = "runc"
-# crun refuses a hybrid cgroup hierarchy: it gets a view without the unified one.
-PLAIN_CGROUPS = "if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi; exec \"$@\""
 TPM_TOOLS = """set -e
 test -f /dev/vtpm
 test -f /dev/tpmrm0
@@ -88,9 +87,7 @@ class Containers(unittest.TestCase):
             self.runtime("delete", "--force", self.started.pop())
 
     def runtime(self, *arguments, **options):
-        command = [RUNTIME, "--root", os.path.join(self.host.directory, "runtime"), *arguments]
-        if RUNTIME == "crun":
-            command = ["unshare", "-m", "sh", "-c", PLAIN_CGROUPS, "sh", *command]
+        command = oci_runtime.command(RUNTIME, "--root", os.path.join(self.host.directory, "runtime"), *arguments)
         options.setdefault("stdout", subprocess.PIPE)
         options.setdefault("stderr", subprocess.STDOUT)
         return subprocess.run(command, check=False, stdin=subprocess.DEVNULL, text=True,

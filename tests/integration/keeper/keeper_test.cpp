@@ -226,7 +226,7 @@ TEST_CASE("keeper: a request that is not for it, or names nothing, is answered w
     REQUIRE(answer);
     return answer->head.status == static_cast<std::uint32_t>(ErrorCode::Malformed);
   };
-  const Bytes unknown_kind{0, 0, 0, 0, 0, 0, 0, 2, 4, 0};
+  const Bytes unknown_kind{0, 0, 0, 0, 0, 0, 0, 2, 0xff, 0};
   CHECK(refused(Verb::Hold, unknown_kind, {&fd, 1}));
   CHECK(refused(Verb::Hold, {}, {&fd, 1}));
   CHECK(refused(Verb::Drop, unknown_kind));

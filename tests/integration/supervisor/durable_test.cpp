@@ -121,6 +121,7 @@ TEST_CASE(
   const auto after = show(*daemon, id);
   CHECK(after["log_index"] == before["log_index"]);  // the same launch, measured again
   CHECK(after["ak_name"] == before["ak_name"]);
+  CHECK(has(place.log(), "instance " + id + " continues after a TPM Reset"));
   // The node is served again (one clean error at most), or it is said to be gone.
   REQUIRE(after["nodes"].size() == 1);
   if (after["nodes"][0]["state"] == "served") {

@@ -226,6 +226,6 @@ TEST_CASE("frame: the name of what is held has 10 bytes and a known kind") {
   longer.push_back(0);
   CHECK_FALSE(decode_held(longer));
   Bytes unknown = name;
-  unknown[8] = 4;
+  unknown[8] = 0xff;
   CHECK_FALSE(decode_held(unknown));
 }
