@@ -24,10 +24,8 @@ constexpr std::array kHints = {
     Hint{ErrorCode::Timeout, "`vtpmctl anchor` and vtpmd's log say what it waits for"},
     Hint{ErrorCode::Unavailable, "`vtpmctl anchor` and vtpmd's log say what it waits for; then try again"},
     Hint{ErrorCode::Malformed, "the verb's --help shows what is accepted"},
-    Hint{ErrorCode::NotFound, "check the spelling; `vtpmctl list` shows the instances"},
-    Hint{ErrorCode::Conflict,
-         "choose another name or path, or remove what is there; `vtpmctl list` shows the "
-         "instances"},
+    Hint{ErrorCode::NotFound, "check the spelling of what is named; `vtpmctl list` shows the instances"},
+    Hint{ErrorCode::Conflict, "`vtpmctl list` shows the instances and their states"},
     Hint{ErrorCode::PermissionDenied,
          "it needs root, or the group that vtpmd serves, or to be your own instance"},
     Hint{ErrorCode::NotVerified, "see the reasons above"},

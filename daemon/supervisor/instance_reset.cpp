@@ -111,6 +111,8 @@ asio::awaitable<void> Instances::reset_in_turn(std::string id, std::string how) 
   state.made.event_log = {};
   state.made.event_log.append(tpm::kLaunchPcr, state.made.launch, log::kLaunchContent, document);
   co_await serve_orphans(id, state.supervision, state.nodes);
+  log_line(LogLevel::Info, "instance " + id + " continues after a TPM Reset: engine pid " +
+                               std::to_string(next->engine->pid));
   const auto supervision = state.supervision;
   become(id, Running{std::move(state.made), supervision, std::move(state.nodes)});
   spawn(executor_, "watch of an engine", watch_engine(id, supervision));

@@ -17,13 +17,17 @@ namespace {
 
 constexpr std::size_t kMaxNodes = 16;
 
-Error not_running(const std::string& id, const State& state) {
-  const std::string text = "instance " + id + " is not running: ";
-  if (const auto* failed = std::get_if<Failed>(&state)) return {ErrorCode::Conflict, text + failed->reason};
-  if (std::holds_alternative<Stopped>(state))
+// The reason of a durable one says what helps; an ephemeral TPM is lost with its engine.
+Error not_running(const Instance& instance) {
+  const std::string text = "instance " + instance.row.id + " is not running: ";
+  if (const auto* failed = std::get_if<Failed>(&instance.state))
+    return {ErrorCode::Conflict,
+            text + failed->reason +
+                (instance.row.durable ? "" : "; its TPM is lost: destroy it and create another")};
+  if (std::holds_alternative<Stopped>(instance.state))
     return {ErrorCode::Conflict,
             text + "it is stopped; it starts with its container, or by vtpmctl attach or create"};
-  return {ErrorCode::Busy, text + "it is " + std::string(state_name(state))};
+  return {ErrorCode::Busy, text + "it is " + std::string(state_name(instance.state))};
 }
 
 }  // namespace
@@ -82,7 +86,7 @@ Result<Running*> Instances::running(const std::string& id) {
   if (silent_.contains(id))
     return Error(ErrorCode::Busy, "instance " + id + ": its engine does not answer; it may be frozen");
   auto* state = std::get_if<Running>(&instance->state);
-  if (state == nullptr) return not_running(id, instance->state);
+  if (state == nullptr) return not_running(*instance);
   return state;
 }
 

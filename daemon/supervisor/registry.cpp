@@ -54,7 +54,8 @@ Result<> Registry::add(InstanceRow row, std::size_t quota) {
     if (instance.row.owner_uid != row.owner_uid) continue;
     ++owned;
     if (row.name && instance.row.name == row.name)
-      return Error(ErrorCode::Conflict, "an instance named " + *row.name + " exists already");
+      return Error(ErrorCode::Conflict, "an instance named " + *row.name +
+                                            " exists already: choose another name, or destroy that one");
   }
   if (owned >= quota)
     return Error(ErrorCode::Exhausted, "uid " + std::to_string(row.owner_uid) + " has " +

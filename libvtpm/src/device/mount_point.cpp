@@ -55,7 +55,8 @@ Result<MountPoint> mount_point(int directory, const std::string& name, uid_t uid
   }
   VTPM_TRY(const auto s, look_at(there.get()));
   if (!is_plain_empty_file(there.get()))
-    return Error(ErrorCode::Conflict, shown + " is there already: " + describe(s));
+    return Error(ErrorCode::Conflict,
+                 shown + " is there already: " + describe(s) + "; choose another path, or remove it");
   return MountPoint{std::move(there), false};
 }
 
