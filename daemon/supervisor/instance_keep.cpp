@@ -133,10 +133,8 @@ Task<> Instances::begin_watch_of_keeper() {
   co_return Result<>();
 }
 
-asio::awaitable<void> Instances::watch_keeper() {
-  while (!stopping_) {
-    const auto begun = co_await begin_watch_of_keeper();
-    if (stopping_) co_return;
+asio::awaitable<void> Instances::watch_keeper(Result<> begun) {
+  for (; !stopping_; begun = co_await begin_watch_of_keeper()) {
     if (begun) {
       const bool ended = co_await keeper_ended();
       if (!ended) co_return;

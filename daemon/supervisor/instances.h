@@ -68,9 +68,11 @@ class Instances {
   // ends the wait.
   asio::awaitable<std::size_t> take_back(std::vector<LeftRunning> left,
                                          std::function<void(std::size_t)> progress);
-  // Connects to the keeper again when the connection is lost; starts another when it is gone. Until stop() or
-  // hand_over().
-  asio::awaitable<void> watch_keeper();
+  // Before anything is served: from here on it is noticed when the connection to the keeper is lost.
+  Task<> begin_watch_of_keeper();
+  // `begun`: what that returned. Connects to the keeper again when the connection is lost; starts another
+  // when it is gone. Until stop() or hand_over().
+  asio::awaitable<void> watch_keeper(Result<> begun);
 
   // The durable instances of earlier vtpmds, before anything else.
   void load(std::vector<StoredInstance> stored);
@@ -178,7 +180,6 @@ class Instances {
   Task<> wait_for_answer(std::string id, std::shared_ptr<Engine> engine, int container);
   asio::awaitable<void> take_back_one(LeftRunning left, Runtime runtime);
   asio::awaitable<void> give_back(std::string id);
-  Task<> begin_watch_of_keeper();
   asio::awaitable<bool> keeper_ended();
   void stop_watching_keeper();
   asio::awaitable<void> watch_engine(std::string id, std::shared_ptr<Supervision> supervision);

@@ -365,7 +365,8 @@ asio::awaitable<void> Daemon::await_signal() {
 }
 
 asio::awaitable<void> Daemon::take_back() {
-  spawn(executor_, "watch of the keeper", instances_.watch_keeper());
+  Result<> begun = co_await instances_.begin_watch_of_keeper();
+  spawn(executor_, "watch of the keeper", instances_.watch_keeper(std::move(begun)));
   if (ground_.left.empty()) co_return;
   const std::string all = std::to_string(ground_.left.size());
   const auto started = std::chrono::steady_clock::now();
