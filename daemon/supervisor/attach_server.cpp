@@ -4,6 +4,7 @@
 #include "daemon/supervisor/hostile_fd.h"
 
 #include <vtpm/os/process.h>
+#include <vtpm/os/unix_socket.h>
 
 #include <sys/socket.h>
 #include <unistd.h>
@@ -225,6 +226,7 @@ Task<std::string> AttachServer::attach(PeerCredentials peer, control::AttachRequ
   if (fds.size() != 1) co_return Error(ErrorCode::Malformed, "an attach needs one descriptor");
   const bool is_socket = request.backend == control::Backend::Socket;
   VTPM_CO_TRY_VOID(is_socket ? check_listening_socket(fds[0].get()) : check_fuse_device(fds[0].get()));
+  if (is_socket) refuse_descriptors(fds[0].get());  // where the kernel can; whatever made the socket
   VTPM_CO_TRY(std::string id, registry_.resolve(peer, rules_, request.instance));
   Node node{request.node, std::move(request.path), request.backend};
   VTPM_CO_TRY_VOID(co_await instances_.serve(id, std::move(node), std::move(fds[0])));

@@ -2,6 +2,7 @@
 #include "device/node_path.h"
 
 #include <vtpm/device/socket_node.h>
+#include <vtpm/os/unix_socket.h>
 
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -47,6 +48,7 @@ Result<UniqueFd> make_socket_node(const std::string& path) {
   VTPM_TRY(const auto directory, open_directory(parts.directory));
   UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!socket) return errno_error("socket", errno);
+  refuse_descriptors(socket.get());  // where the kernel can
   if (::bind(socket.get(), as_sockaddr(address), sizeof address) != 0) {
     if (errno == EADDRINUSE) return Error(ErrorCode::Conflict, path + " is there already");
     return errno_error(path, errno);

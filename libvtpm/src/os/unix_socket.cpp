@@ -18,6 +18,12 @@ constexpr time_t kConnectSeconds = 10;
 // the receiving thread.
 constexpr std::size_t kMaxSentFds = 253;
 
+#ifdef SO_PASSRIGHTS
+constexpr int kPassRights = SO_PASSRIGHTS;
+#else
+constexpr int kPassRights = 83;  // asm-generic/socket.h of Linux 6.16
+#endif
+
 // Waits until `events` or the deadline. No deadline: returns at once, the call itself blocks.
 Result<> wait_for(int socket, short events, const Deadline& deadline) {
   if (!deadline) return {};
@@ -132,6 +138,11 @@ Result<Message> receive_message(int socket, std::size_t limit, Deadline deadline
   if (n == 0 && received.fds.empty()) return Error(ErrorCode::Unreachable, "the peer closed the connection");
   received.bytes.resize(static_cast<std::size_t>(n));
   return received;
+}
+
+bool refuse_descriptors(int socket) noexcept {
+  const int no = 0;
+  return ::setsockopt(socket, SOL_SOCKET, kPassRights, &no, sizeof no) == 0;
 }
 
 Result<PeerCredentials> peer_credentials(int socket) {

@@ -14,6 +14,8 @@ using namespace vtpm::test;
 
 namespace {
 
+constexpr int kPassRights = 83;  // SO_PASSRIGHTS
+
 Bytes header(u16 tag, u32 size) {
   const Writer writer = Writer().add(tag).add(size).add(u32{0x17b});
   const BytesView view = writer;
@@ -168,6 +170,9 @@ TEST_CASE(
 
 TEST_CASE("socket: descriptors that a client sends along are not kept") {
   const Connected connected;
+  // As a socket that another program made, or that of an older kernel.
+  const int yes = 1;
+  (void)::setsockopt(connected.managed.copy().get(), SOL_SOCKET, kPassRights, &yes, sizeof yes);
   const UniqueFd socket = connect_to(connected.managed);
   int ends[2];
   REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/support/catch_result.h"
+#include "tests/support/kernel.h"
 #include "tests/support/temporary_directory.h"
 
 #include <vtpm/device/socket_node.h>
+#include <vtpm/os/unix_socket.h>
 
 #include <catch2/catch.hpp>
 #include <sys/socket.h>
@@ -21,12 +23,19 @@ namespace fs = std::filesystem;
 
 namespace {
 
-bool can_connect(const std::string& path) {
-  const UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+// Empty: refused.
+UniqueFd connect_to(const std::string& path) {
+  UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
-  return ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+  if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+    socket.reset();
+  return socket;
+}
+
+bool can_connect(const std::string& path) {
+  return static_cast<bool>(connect_to(path));
 }
 
 }  // namespace
@@ -43,6 +52,17 @@ TEST_CASE("socket node: everybody may connect, whatever the umask") {
   CHECK(info.st_mode == (S_IFSOCK | 0666));
   CHECK(is_socket(path));
   CHECK(can_connect(path));
+}
+
+TEST_CASE("socket node: nobody can send descriptors to it, where the kernel can refuse them") {
+  const TemporaryDirectory directory;
+  const auto node = make_socket_node(directory.path("tpm.sock"));
+  REQUIRE(node);
+  const UniqueFd client = connect_to(directory.path("tpm.sock"));
+  const int fd = STDERR_FILENO;
+  CHECK(send_message(client.get(), Bytes{1}, {&fd, 1}).has_value() !=
+        vtpm::test::kernel_refuses_descriptors());
+  CHECK(send_message(client.get(), Bytes{1}));
 }
 
 TEST_CASE("socket node: what is at the path already stays as it is") {

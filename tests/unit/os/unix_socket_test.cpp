@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/support/catch_result.h"
+#include "tests/support/kernel.h"
 #include "tests/support/temporary_directory.h"
 
 #include <vtpm/os/unix_socket.h>
@@ -32,6 +33,16 @@ UniqueFd open_null() {
 std::size_t open_descriptors() {
   const std::filesystem::directory_iterator entries("/proc/self/fd");
   return static_cast<std::size_t>(std::distance(entries, {}));
+}
+
+UniqueFd listen_at(const std::string& path) {
+  UniqueFd listener(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  REQUIRE(::bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+  REQUIRE(::listen(listener.get(), 2) == 0);
+  return listener;
 }
 
 bool same_file(int a, int b) {
@@ -119,6 +130,32 @@ TEST_CASE("unix socket: a message over the limit is refused, and its descriptors
   CHECK(open_descriptors() == before);
 }
 
+TEST_CASE("unix socket: one that refuses descriptors takes bytes alone, as do connections from then on") {
+  const TemporaryDirectory directory;
+  const UniqueFd listener = listen_at(directory.path("s"));
+  const UniqueFd file = open_null();
+  const int fd = file.get();
+  const auto early = connect_seqpacket(directory.path("s"));
+  const bool refuses = refuse_descriptors(listener.get());
+  REQUIRE(refuses == kernel_refuses_descriptors());
+  if (!refuses) return;
+  const auto late = connect_seqpacket(directory.path("s"));
+  REQUIRE(early);
+  REQUIRE(late);
+  CHECK(send_message(early->get(), Bytes{1}, {&fd, 1}));
+  CHECK_FALSE(send_message(late->get(), Bytes{1}, {&fd, 1}));
+  UniqueFd accepted;
+  for (int i = 0; i < 2; ++i)
+    accepted = UniqueFd(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  CHECK_FALSE(send_message(late->get(), Bytes{2}, {&fd, 1}));
+  CHECK(send_message(late->get(), Bytes{3}));
+  CHECK(receive_message(accepted.get(), 10)->bytes == Bytes{3});
+}
+
+TEST_CASE("unix socket: what is no Unix socket refuses nothing") {
+  CHECK_FALSE(refuse_descriptors(open_null().get()));
+}
+
 TEST_CASE("unix socket: a closed peer is unreachable") {
   auto pair = make_pair();
   pair.first.reset();
@@ -163,12 +200,7 @@ TEST_CASE("unix socket: nobody at a path is unreachable, with the path") {
 TEST_CASE("unix socket: a listener's peer has our credentials") {
   const TemporaryDirectory directory;
   const std::string path = directory.path("s");
-  const UniqueFd listener(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
-  REQUIRE(::bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
-  REQUIRE(::listen(listener.get(), 1) == 0);
+  const UniqueFd listener = listen_at(path);
   const auto client = connect_seqpacket(path);
   REQUIRE(client);
   const UniqueFd accepted(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));

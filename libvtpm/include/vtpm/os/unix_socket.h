@@ -47,6 +47,12 @@ Result<> send_message(int socket, BytesView bytes, std::span<const int> fds = {}
 // them, because close(2) of a hostile peer's file may block. The peer's orderly end: Unreachable.
 Result<Message> receive_message(int socket, std::size_t limit, Deadline deadline = {});
 
+// From now on nobody can send descriptors (SCM_RIGHTS) to this Unix socket, nor to connections that are made
+// to it from now on, if it listens: EPERM. Without it a peer's files, whose close(2) may wait for the peer,
+// are closed by whoever reads without asking for them, or closes the socket. False: the kernel cannot do that
+// (before Linux 6.16), or it is no Unix socket. Other holders of the socket can undo it.
+bool refuse_descriptors(int socket) noexcept;
+
 // Who connected: as it was at connect(2) (SO_PEERCRED), in our user namespace.
 struct PeerCredentials {
   pid_t pid;
