@@ -207,7 +207,8 @@ void Keeper::release(std::uint64_t instance) {
   orphans_.erase(instance);
 }
 
-// Nodes are held of durable instances alone: the next vtpmd has another engine serve them.
+// Its nodes wait for the next vtpmd, which has another engine of a durable instance serve them. Of an
+// ephemeral one there are sockets alone, which it ends.
 void Keeper::engine_ended(std::uint64_t instance) {
   ended_.insert(instance);
   held_.erase({instance, HeldKind::Control, 0});
@@ -226,11 +227,15 @@ int Keeper::until_next_patience_ends() const {
   return static_cast<int>(std::max<decltype(left)>(left, 0));
 }
 
+// A socket is ended for all who have it, but stays: its last close(2) may wait for what was sent to it, and
+// would stall everybody here. vtpmd lets go of a socket after the keeper, so that it never is the last. (A
+// /dev/fuse is no socket: shutdown(2) fails.)
 void Keeper::give_up_nodes() {
   std::erase_if(orphans_, [this, now = Clock::now()](const auto& orphan) {
     if (orphan.second > now) return false;
     std::erase_if(held_, [&](const auto& one) {
-      return one.first.instance == orphan.first && one.first.kind == HeldKind::Node;
+      return one.first.instance == orphan.first && one.first.kind == HeldKind::Node &&
+             ::shutdown(one.second.get(), SHUT_RDWR) != 0;
     });
     log_line("keeper: no vtpmd has come: the nodes of an instance whose engine has ended are let go");
     return true;

@@ -144,6 +144,9 @@ inline constexpr std::array kKeeperSyscalls = {
     SyscallRow{SYS_recvmsg, kKeeper, {}, "frames from vtpmd"},
     SyscallRow{SYS_sendmsg, kKeeper, {}, "frames to vtpmd"},
     SyscallRow{SYS_close, kKeeper, {}, "what it no longer holds"},
+    SyscallRow{
+        SYS_shutdown, kKeeper, equals(1, SHUT_RDWR),
+        "ends a socket node for which no vtpmd comes: to close it could wait for what its clients sent"},
     SyscallRow{SYS_write, kKeeper, {}, "the log"},
     SyscallRow{SYS_getpid, kKeeper, {}, "the log's prefix"},
     SyscallRow{SYS_clock_gettime, kKeeper, {}, "deadlines, where the vDSO cannot read the time"},

@@ -4,10 +4,14 @@
 #include "daemon/supervisor/keeper.h"
 #include "tests/integration/fuse_node/served.h"
 #include "tests/integration/keeper/fixture.h"
+#include "tests/support/slow_to_close.h"
 
 #include <vtpm/os/process.h>
 
 #include <sys/resource.h>
+
+#include <optional>
+#include <thread>
 
 using namespace vtpm;
 using namespace vtpm::test;
@@ -78,6 +82,38 @@ TEST_CASE("orphans: the nodes of an engine that ended are let go when no vtpmd c
   CHECK(keeper.link().recall()->size() == 2);
 }
 
+TEST_CASE(
+    "orphans: a socket is ended when no vtpmd comes; what is slow to close in its queue stalls nobody") {
+  ImpatientKeeper keeper(std::chrono::milliseconds(50), 1024);
+  const auto zygote = start_zygote();
+  auto engine = zygote->spawn();
+  REQUIRE(engine);
+  const TemporaryDirectory directory;
+  const std::string path = directory.path("node.sock");
+  std::optional<SilentServer> server(std::in_place);
+  {
+    const UniqueFd listener = listen_at(path);
+    REQUIRE(keeper.link().hold({1, HeldKind::Engine, 0}, engine->pidfd.get()));
+    REQUIRE(keeper.link().hold({1, HeldKind::Node, 0}, listener.get()));
+    const UniqueFd slow = server->slow_to_close();
+    const int fd = slow.get();
+    const auto client = connect_seqpacket(path);
+    REQUIRE(client);
+    REQUIRE(send_message(client->get(), Bytes{1}, {&fd, 1}));
+  }
+  kill_engine(*engine);
+  keeper.leave();
+  for (int i = 0; i < 1000 && connect_seqpacket(path); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+  CHECK(connect_seqpacket(path).error().kind() == ErrorCode::Unreachable);
+  keeper.join();
+  const auto held = keeper.link().recall();
+  REQUIRE(held);
+  CHECK(held->size() == 2);
+  CHECK(keeper.link().release(1));  // as vtpmd, which has another of each node then
+  server.reset();                   // it was the last
+}
+
 TEST_CASE("orphans: another engine of the instance ends the wait") {
   ImpatientKeeper keeper(std::chrono::seconds(2), 1024);
   const auto zygote = start_zygote();
@@ -131,9 +167,7 @@ TEST_CASE("orphans: vtpmd is told which instance has no room for a node, and eve
     instance.id = "00000000000000aa";
     instance.control = copy();
     for (std::uint8_t i = 0; i < 110; ++i)  // 96 have room, less the socket's
-      instance.nodes.push_back({i, UniqueFd()});
-    for (auto& node : instance.nodes)
-      node.channel = UniqueFd(::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3));
+      instance.nodes.push_back({i, copy()});
     if (!(*keeper)->hold(instance)) return 4;
     const auto refused = (*keeper)->hold_node("00000000000000aa", 250, STDERR_FILENO);
     if (!refused && refused.error().kind() == ErrorCode::Exhausted &&

@@ -2,12 +2,12 @@
 // Who may do what over HTTP: an operator opens the socket to everyone, and users meet each other.
 #include "tests/integration/supervisor/json_call.h"
 #include "tests/support/skip.h"
+#include "tests/support/slow_to_close.h"
 
 #include <vtpm/control/attach.h>
 #include <vtpm/os/unix_socket.h>
 
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -40,35 +40,6 @@ int status_as(uid_t uid, const Daemon& daemon, const std::string& method, const 
     if (same) return static_cast<int>(expected);
   }
   return 0;
-}
-
-sockaddr* generic(sockaddr_in& address) {
-  return reinterpret_cast<sockaddr*>(&address);
-}
-
-// A TCP server that reads nothing.
-UniqueFd silent_server(sockaddr_in& address) {
-  UniqueFd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t length = sizeof address;
-  REQUIRE(::bind(listener.get(), generic(address), length) == 0);
-  REQUIRE(::listen(listener.get(), 1) == 0);
-  REQUIRE(::getsockname(listener.get(), generic(address), &length) == 0);
-  return listener;
-}
-
-// A connection to it whose last close(2) takes a minute.
-UniqueFd slow_to_close(sockaddr_in& address) {
-  UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  const linger wait{1, 60};
-  if (::connect(socket.get(), generic(address), sizeof address) != 0 ||
-      ::setsockopt(socket.get(), SOL_SOCKET, SO_LINGER, &wait, sizeof wait) != 0)
-    return {};
-  const Bytes data(65536, 0);
-  while (::send(socket.get(), data.data(), data.size(), MSG_DONTWAIT) > 0) {
-  }
-  return socket;
 }
 
 // Sends what is too long for a message, with eight copies of `fd`; the reply's error.
@@ -157,12 +128,11 @@ TEST_CASE("peers: descriptors that are slow to close stop neither the daemon nor
   const Place place;
   const auto daemon = open_to_all(place);
   const std::string path = place.runtime() + "/attach.sock";
-  sockaddr_in address{};
-  const UniqueFd server = silent_server(address);
+  SilentServer server;
   // While the daemon stands still, its copy becomes the last one.
   REQUIRE(::kill(daemon->pid(), SIGSTOP) == 0);
   CHECK(as_user(kAlice, [&] {
-          const UniqueFd slow = slow_to_close(address);
+          const UniqueFd slow = server.slow_to_close();
           const auto socket = connect_seqpacket(path);
           if (!slow || !socket) return 1;
           const int fd = slow.get();

@@ -151,6 +151,7 @@ const std::vector<Probe>& probes() {
       {"memory that is locked another way", kZygote, SYS_mlockall, {MCL_CURRENT}},
       {"seccomp's strict mode", kZygote, SYS_seccomp, {SECCOMP_SET_MODE_STRICT, 1, 0}},
       {"another option of a socket", kKeeper, SYS_getsockopt, {3, SOL_SOCKET, SO_SNDBUF, 0}},
+      {"one direction of a socket", kKeeper, SYS_shutdown, {3, SHUT_RD}},
       {"the keeper's executable memory",
        kKeeper,
        SYS_mmap,

@@ -103,10 +103,13 @@ class Life {
   }
   bool loses_its_vtpmd() {
     IdleProcess process;
+    const UniqueFd node = listen_at(directory_.path("node.sock"));
     if (!link_->hold({1, HeldKind::Engine, 0}, process.pidfd())) return false;
+    if (!link_->hold({1, HeldKind::Node, 0}, node.get())) return false;
     link_.reset();
     process.end();
-    moment();
+    while (find_keeper() > 0 && connect_seqpacket(directory_.path("node.sock")))
+      moment();
     return come_back() && link_->release(1) && link_->release(kLast);
   }
   UniqueFd join() {

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Linked with vtpm-engine's own sources: the same program, whose jail lacks one system call. Which one, the
 // name says that it is executed by: "...without-NUMBER". It takes the place of libseccomp's function in this
-// program.
+// program. And its keeper does not wait long for a vtpmd.
+#include "daemon/engine/keeper.h"
+
 #include <dlfcn.h>
 #include <seccomp.h>
 #include <sys/auxv.h>
 
 #include <cstdlib>
 #include <string_view>
+
+const std::chrono::milliseconds vtpm::engine::kOrphanPatience{10};
 
 namespace {
 
