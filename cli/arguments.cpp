@@ -42,6 +42,15 @@ Result<std::uint64_t> number_from(const std::string& option, const std::string& 
   return value;
 }
 
+Result<mode_t> mode_from(const std::string& option, const std::string& text) {
+  mode_t mode = 0;
+  const char* const end = text.data() + text.size();
+  const auto [parsed, error] = std::from_chars(text.data(), end, mode, 8);
+  const bool digits = error == std::errc() && parsed == end && (text.size() == 3 || text.size() == 4);
+  if (digits && mode <= 0777) return mode;
+  return Error(ErrorCode::Malformed, option + ": '" + text + "' is not a mode of three octal digits, as 660");
+}
+
 Result<Bytes> sha256_from(const std::string& text) {
   VTPM_TRY(auto bytes, hex_of_either_case("--digest", text));
   if (bytes.size() != 32)

@@ -5,6 +5,8 @@
 #include <vtpm/os/bytes.h>
 #include <vtpm/os/result.h>
 
+#include <sys/types.h>
+
 #include <string>
 
 namespace vtpm::cli {
@@ -15,6 +17,9 @@ Result<Bytes> nonce_from(const std::string& text);
 Result<Bytes> sha256_from(const std::string& text);
 // A value of `option`: decimal digits.
 Result<std::uint64_t> number_from(const std::string& option, const std::string& text);
+
+// A file's mode: 3 or 4 octal digits, at most 0777.
+Result<mode_t> mode_from(const std::string& option, const std::string& text);
 
 // Replaces a file atomically, or writes to what is there if it is a device or a pipe. Errors are
 // Configuration.

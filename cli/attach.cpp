@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "cli/arguments.h"
 #include "cli/nodes.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
@@ -8,8 +9,10 @@
 #include <vtpm/device/socket_node.h>
 
 #include <CLI/CLI.hpp>
+#include <sys/stat.h>
 
 #include <memory>
+#include <optional>
 
 namespace vtpm::cli {
 namespace {
@@ -24,6 +27,7 @@ struct Options {
   std::string path;
   bool raw = false;
   std::string backend = "auto";
+  std::string mode;
 };
 
 Result<Backend> backend_of(const std::string& name) {
@@ -33,9 +37,26 @@ Result<Backend> backend_of(const std::string& name) {
                "this version makes nodes with --backend fuse and socket only, not " + name);
 }
 
+// Nothing: none was given.
+Result<std::optional<mode_t>> mode_of(const Options& options, Backend backend) {
+  if (options.mode.empty()) return std::optional<mode_t>();
+  if (backend != Backend::Socket)
+    return Error(ErrorCode::Malformed,
+                 "--mode is for --backend socket: a device file is open to all who reach it, its directory "
+                 "decides who does");
+  VTPM_TRY(const mode_t mode, mode_from("--mode", options.mode));
+  return std::optional(mode);
+}
+
+Result<UniqueFd> make_socket(const std::string& path, std::optional<mode_t> mode) {
+  if (!mode) return device::make_socket_node(path);
+  ::umask(0);  // what is asked for is what it gets
+  return device::make_socket_node(path, *mode);
+}
+
 // Makes a node at the path; the server's end.
-Result<UniqueFd> make_node(Backend backend, const std::string& path) {
-  if (backend == Backend::Socket) return device::make_socket_node(path);
+Result<UniqueFd> make_node(Backend backend, const std::string& path, std::optional<mode_t> mode) {
+  if (backend == Backend::Socket) return make_socket(path, mode);
   auto node = device::make_fuse_node();
   if (!node && node.error().kind() == ErrorCode::PermissionDenied)
     return node.error().within("making a device node needs root (CAP_SYS_ADMIN), but for --backend socket");
@@ -56,7 +77,8 @@ void take_back(Backend backend, const UniqueFd& server, const std::string& path)
 Result<int> attach(const Context& context, const Options& options) {
   VTPM_TRY(const auto path, absolute_path(options.path));
   VTPM_TRY(const auto backend, backend_of(options.backend));
-  VTPM_TRY(const auto server, make_node(backend, path));
+  VTPM_TRY(const auto mode, mode_of(options, backend));
+  VTPM_TRY(const auto server, make_node(backend, path, mode));
   const control::AttachRequest message{options.id, options.raw ? NodeKind::Raw : NodeKind::Managed, path,
                                        backend};
   const int descriptor = server.get();
@@ -89,6 +111,7 @@ void add_attach(CLI::App& app, Context& context) {
   verb->add_option("--backend", options->backend, "How the node is made")
       ->check(CLI::IsMember({"auto", "proxy", "cuse", "fuse", "socket"}))
       ->capture_default_str();
+  verb->add_option("--mode", options->mode, "Of a socket: who may connect, as octal digits [600]");
 }
 
 }  // namespace vtpm::cli

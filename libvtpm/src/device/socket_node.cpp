@@ -16,8 +16,6 @@
 namespace vtpm::device {
 namespace {
 
-constexpr mode_t kMode = 0666;  // as a node of the `fuse` backend
-
 Result<sockaddr_un> address_of(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -40,23 +38,30 @@ bool is_listened_to(const sockaddr_un& address) {
          errno != ECONNREFUSED;
 }
 
+// Its file has the mode of the socket when bind(2) makes it. To change it by name would be too late: somebody
+// who may write to the directory could have put another file there.
+Result<UniqueFd> socket_of_mode(mode_t mode) {
+  UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!socket || ::fchmod(socket.get(), mode) != 0) return errno_error("socket", errno);
+  return socket;
+}
+
+Result<> bind_to(const UniqueFd& socket, const sockaddr_un& address, const std::string& path) {
+  if (::bind(socket.get(), as_sockaddr(address), sizeof address) == 0) return {};
+  if (errno != EADDRINUSE) return errno_error(path, errno);
+  return Error(ErrorCode::Conflict, path + " is there already; choose another path, or remove it");
+}
+
 }  // namespace
 
-Result<UniqueFd> make_socket_node(const std::string& path) {
+Result<UniqueFd> make_socket_node(const std::string& path, mode_t mode) {
   VTPM_TRY(const auto parts, split(path));
   VTPM_TRY(const auto address, address_of(path));
   VTPM_TRY(const auto directory, open_directory(parts.directory));
-  UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!socket) return errno_error("socket", errno);
+  VTPM_TRY(UniqueFd socket, socket_of_mode(mode));
   refuse_descriptors(socket.get());  // where the kernel can
-  if (::bind(socket.get(), as_sockaddr(address), sizeof address) != 0) {
-    if (errno == EADDRINUSE) return Error(ErrorCode::Conflict, path + " is there already");
-    return errno_error(path, errno);
-  }
-  // Nobody can connect before it listens. The mode is not the umask's; a link is not followed.
-  if (::fchmodat(directory.get(), parts.name.c_str(), kMode, AT_SYMLINK_NOFOLLOW) == 0 &&
-      ::listen(socket.get(), SOMAXCONN) == 0)
-    return socket;
+  VTPM_TRY_VOID(bind_to(socket, address, path));
+  if (::listen(socket.get(), SOMAXCONN) == 0) return socket;
   const int error = errno;
   ::unlinkat(directory.get(), parts.name.c_str(), 0);
   return errno_error(path, error);

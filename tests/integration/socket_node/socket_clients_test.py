@@ -103,7 +103,6 @@ class SocketNodes(unittest.TestCase):
 
     def test_attach_and_detach_need_no_root_and_leave_nothing(self):
         instance, path = self.attached("tpm.sock")
-        self.assertEqual(os.lstat(path).st_mode, stat.S_IFSOCK | 0o666)
         self.assertEqual([(n["kind"], n["backend"], n["path"], n["state"]) for n in self.nodes(instance)],
                          [("managed", "socket", path, "served")])
         raw = self.path("raw.sock")
@@ -158,8 +157,21 @@ class SocketNodes(unittest.TestCase):
         self.assertIn("still listens", done.stderr)
         self.assertTrue(os.path.lexists(path))
 
-    def test_tpm2_tools_work_over_socat_for_any_user(self):
+    def test_a_socket_is_its_makers_alone_if_nothing_else_is_said(self):
         _, path = self.attached("tpm.sock")
+        info = os.lstat(path)
+        self.assertEqual((info.st_mode, info.st_uid), (stat.S_IFSOCK | 0o600, vtpm_host.UID))
+        instance, path = self.attached("group.sock", "--mode", "0660")
+        self.assertEqual(os.lstat(path).st_mode, stat.S_IFSOCK | 0o660)
+        for mode, backend in (("8", "socket"), ("0999", "socket"), ("1777", "socket"), ("u+w", "socket"),
+                              ("660", "fuse")):
+            done = self.operator("attach", instance, "--path", self.path("x"), "--mode", mode, "--backend", backend)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn("--mode", done.stderr)
+            self.assertFalse(os.path.lexists(self.path("x")))
+
+    def test_tpm2_tools_work_over_socat_for_any_user(self):
+        _, path = self.attached("tpm.sock", "--mode", "666")
         user = str(vtpm_host.UID + 1)
         done = subprocess.run(["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--inh-caps=-all",
                                "--bounding-set=-all", "sh", "-c", TOOLS, "sh", path], check=False,
@@ -184,7 +196,7 @@ class SocketNodes(unittest.TestCase):
         self.assertEqual(code(flushed), 0)
 
     def test_in_a_container_with_the_socket_bind_mounted(self):
-        _, path = self.attached("tpm.sock")
+        _, path = self.attached("tpm.sock", "--mode", "666")
         script = self.path("tools.sh")
         with open(script, "w", encoding="ascii") as file:
             file.write(TOOLS)

@@ -7,14 +7,18 @@
 #include <vtpm/os/unix_socket.h>
 
 #include <catch2/catch.hpp>
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 using namespace vtpm;
 using namespace vtpm::device;
@@ -40,18 +44,63 @@ bool can_connect(const std::string& path) {
 
 }  // namespace
 
-TEST_CASE("socket node: everybody may connect, whatever the umask") {
+TEST_CASE("socket node: its mode is what is asked for, without the umask's bits") {
+  struct Row {
+    mode_t mode, mask, is;
+  };
+  const auto row = GENERATE(values<Row>({{0600, 022, 0600},
+                                         {0666, 0, 0666},
+                                         {0666, 022, 0644},
+                                         {0660, 0, 0660},
+                                         {0600, 0, 0600},
+                                         {0777, 0777, 0}}));
   const TemporaryDirectory directory;
   const std::string path = directory.path("tpm.sock");
-  const mode_t old = ::umask(GENERATE(0, 022, 0777));
+  const mode_t old = ::umask(row.mask);
+  const auto node = make_socket_node(path, row.mode);
+  ::umask(old);
+  REQUIRE(node);
+  struct stat info {};
+  REQUIRE(::lstat(path.c_str(), &info) == 0);
+  CHECK(info.st_mode == (S_IFSOCK | row.is));
+}
+
+TEST_CASE("socket node: its maker alone may connect, if nothing else is said") {
+  const TemporaryDirectory directory;
+  const std::string path = directory.path("tpm.sock");
+  const mode_t old = ::umask(0);
   const auto node = make_socket_node(path);
   ::umask(old);
   REQUIRE(node);
   struct stat info {};
   REQUIRE(::lstat(path.c_str(), &info) == 0);
-  CHECK(info.st_mode == (S_IFSOCK | 0666));
+  CHECK(info.st_mode == (S_IFSOCK | 0600));
+  CHECK(info.st_uid == ::geteuid());
   CHECK(is_socket(path));
   CHECK(can_connect(path));
+}
+
+// As by a tenant whose directory it is: once the socket has its name, the name is another file's.
+TEST_CASE("socket node: a file that somebody puts in its place meanwhile keeps its mode") {
+  const TemporaryDirectory directory;
+  const std::string path = directory.path("tpm.sock"), other = directory.path("other");
+  std::atomic<bool> done = false;
+  std::thread tenant([&] {
+    while (!done)
+      ::renameat2(AT_FDCWD, other.c_str(), AT_FDCWD, path.c_str(), RENAME_EXCHANGE);
+  });
+  bool unchanged = true;
+  for (int i = 0; i < 2000 && unchanged; ++i) {
+    const UniqueFd file(::open(other.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+    const auto node = make_socket_node(path, 0660);
+    struct stat info {};
+    unchanged = ::fstat(file.get(), &info) == 0 && (info.st_mode & 07777) == 0600;
+    ::unlink(path.c_str());
+    ::unlink(other.c_str());
+  }
+  done = true;
+  tenant.join();
+  CHECK(unchanged);
 }
 
 TEST_CASE("socket node: nobody can send descriptors to it, where the kernel can refuse them") {
