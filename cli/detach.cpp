@@ -8,6 +8,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include <iostream>
 #include <memory>
 
 namespace vtpm::cli {
@@ -27,21 +28,43 @@ Result<> forget(const Context& context, const std::string& id, const std::string
   return {};
 }
 
-// A node that somebody has removed already only needs to be forgotten.
-Result<> remove(const PlacedNode& node) {
-  auto removed = remove_placed(node);
-  if (!removed && removed.error().kind() != ErrorCode::NotFound) return removed;
+// vtpmd serves no such node: its TPM is gone or has failed, or it never had one.
+bool is_not_served(const Result<>& forgotten) {
+  return !forgotten &&
+         (forgotten.error().kind() == ErrorCode::NotFound || forgotten.error().kind() == ErrorCode::Conflict);
+}
+
+// What was removed was nobody's any more, or another TPM's.
+Result<> say_it_was_left_over(const PlacedNode& node, const Error& why) {
+  std::cerr << "vtpmctl: detach: " << node.path << " is removed, although " << why.context << "\n";
   return {};
 }
 
-// Any file could be somebody else's socket: vtpmd must know it, and ends it, first. A mount tells whose it
-// is, and to remove it is what ends it.
+// A mount tells whose it is, and to remove it is what ends it. One that somebody has removed already only
+// needs to be forgotten, and the mount of a TPM that is gone only to be removed.
+Result<> detach_mount(const Context& context, const std::string& id, const PlacedNode& node) {
+  const auto removed = remove_placed(node);
+  if (!removed && removed.error().kind() != ErrorCode::NotFound) return removed;
+  auto forgotten = forget(context, id, node.path);
+  if (removed && is_not_served(forgotten)) return say_it_was_left_over(node, forgotten.error());
+  return forgotten;
+}
+
+// Any file could be somebody else's socket: vtpmd must know it, and ends it, first. Or nobody listens on it
+// any more.
+Result<> detach_socket(const Context& context, const std::string& id, const PlacedNode& node) {
+  const auto forgotten = forget(context, id, node.path);
+  if (!forgotten && !is_not_served(forgotten)) return forgotten;
+  const auto removed = remove_placed(node);
+  if (removed) return forgotten ? forgotten : say_it_was_left_over(node, forgotten.error());
+  const ErrorCode kind = removed.error().kind();
+  if (kind == ErrorCode::NotFound) return forgotten;
+  return kind == ErrorCode::Conflict && !forgotten ? forgotten : removed;
+}
+
 Result<> detach_one(const Context& context, const std::string& id, const PlacedNode& node) {
-  const bool socket = node.backend == control::Backend::Socket;
-  if (!socket) VTPM_TRY_VOID(remove(node));
-  VTPM_TRY_VOID(forget(context, id, node.path));
-  if (socket) VTPM_TRY_VOID(remove(node));
-  return {};
+  return node.backend == control::Backend::Socket ? detach_socket(context, id, node)
+                                                  : detach_mount(context, id, node);
 }
 
 Result<int> detach(const Context& context, const Options& options) {
@@ -53,7 +76,9 @@ Result<int> detach(const Context& context, const Options& options) {
     const auto backend = device::is_socket(path) ? control::Backend::Socket : control::Backend::Fuse;
     nodes.push_back({std::move(path), backend});
   }
-  if (nodes.empty()) return Error(ErrorCode::NotFound, options.id + " has no node that `attach` made");
+  if (nodes.empty())
+    return Error(ErrorCode::NotFound,
+                 options.id + " has no node that `attach` made; --path names one that is left over");
   json::Value paths = json::Value::array();
   for (const auto& node : nodes) {
     VTPM_TRY_VOID(detach_one(context, options.id, node));

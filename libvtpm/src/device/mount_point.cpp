@@ -54,6 +54,10 @@ Result<MountPoint> mount_point(int directory, const std::string& name, uid_t uid
     return MountPoint{std::move(*made), true};
   }
   VTPM_TRY(const auto s, look_at(there.get()));
+  const auto ours = is_vtpm_mount(there.get());
+  if (ours && *ours)
+    return Error(ErrorCode::Conflict,
+                 shown + " is there already: a vTPM's node; `vtpmctl detach` removes it");
   if (!is_plain_empty_file(there.get()))
     return Error(ErrorCode::Conflict,
                  shown + " is there already: " + describe(s) + "; choose another path, or remove it");

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """vtpmctl with a real vtpmd that an ordinary user runs: the life of a TPM from create to destroy."""
 
+import errno
 import json
 import os
 import re
@@ -157,6 +158,30 @@ class Daemon(unittest.TestCase):
         self.assertIn("signal 9", refused.stderr)
         self.assertIn("its TPM is lost: destroy it and create another", refused.stderr)
         self.assertNotIn("another name", refused.stderr)
+
+    def test_the_node_of_a_dead_tpm_is_detached_all_the_same(self):
+        for gone in (False, True):
+            instance, node = self.create(), self.path("node")
+            self.ok("attach", instance, "--path", node)
+            os.kill(json.loads(self.ok("--json", "inspect", instance))["pid"], signal.SIGKILL)
+            vtpm_host.wait_for(
+                lambda i=instance: json.loads(self.ok("--json", "inspect", i))["state"] == "failed", "the end")
+            with self.assertRaises(OSError) as dead:
+                os.stat(node)
+            self.assertEqual(dead.exception.errno, errno.ENOTCONN)
+            another = self.create()
+            refused = self.host.ctl("attach", another, "--path", node)
+            self.assertEqual(refused.returncode, 4)
+            self.assertIn("a vTPM's node; `vtpmctl detach` removes it", refused.stderr)
+            if gone:
+                self.ok("destroy", instance)
+            done = self.host.ctl("detach", instance, "--path", node)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertRegex(done.stderr, re.escape(node) + " is removed, although .*" + instance)
+            self.assertFalse(os.path.lexists(node))
+            self.ok("attach", another, "--path", node)
+            self.ok("detach", another)
+            self.assertEqual(self.host.ctl("detach", instance, "--path", node).returncode, 4)
 
     def test_attach_to_nothing_leaves_nothing(self):
         node = self.path("orphan")

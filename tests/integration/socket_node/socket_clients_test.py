@@ -132,7 +132,7 @@ class SocketNodes(unittest.TestCase):
         instance, path = self.attached("tpm.sock")
         done = self.operator("attach", instance, "--path", path, "--backend", "socket")
         self.assertEqual((done.returncode, os.path.lexists(path)), (4, True), done.stderr)
-        self.assertIn("is there already", done.stderr)
+        self.assertIn("still listens on it", done.stderr)
         self.assertEqual(code(self.ask(self.connect(path), GET_RANDOM)), 0)
         done = self.operator("attach", instance, "--path", self.path("x" * 108), "--backend", "socket")
         self.assertEqual(done.returncode, 2)
@@ -156,6 +156,35 @@ class SocketNodes(unittest.TestCase):
         self.assertEqual(done.returncode, 4)
         self.assertIn("still listens", done.stderr)
         self.assertTrue(os.path.lexists(path))
+
+    def left_over(self):
+        """A socket on which nobody listens, since its TPM's engine has died; and that TPM."""
+        instance, path = self.attached("tpm.sock")
+        self.kill_engine(instance)
+        vtpm_host.wait_for(lambda: json.loads(self.ok("inspect", instance, "--json"))["state"] == "failed", "the end")
+        self.assert_refuses(path)
+        return instance, path
+
+    def test_a_socket_that_is_left_over_does_not_block_its_path(self):
+        failed, path = self.left_over()
+        another = self.ok("create").strip()
+        self.ok("attach", another, "--path", path, "--backend", "socket")
+        self.assertEqual(code(self.ask(self.connect(path), GET_RANDOM)), 0)
+        # It is the other one's now.
+        self.assertEqual(self.operator("detach", failed, "--path", path).returncode, 4)
+        self.assertEqual(code(self.ask(self.connect(path), GET_RANDOM)), 0)
+
+    def test_a_socket_that_is_left_over_can_be_detached(self):
+        for gone in (False, True):
+            instance, path = self.left_over()
+            if gone:
+                self.ok("destroy", instance)
+            self.assertTrue(os.path.lexists(path))
+            refused = self.operator("detach", instance)
+            self.assertEqual(refused.returncode, 4)
+            self.ok("detach", instance, "--path", path)
+            self.assertFalse(os.path.lexists(path))
+            self.assertEqual(self.operator("detach", instance, "--path", path).returncode, 4)
 
     def test_a_socket_is_its_makers_alone_if_nothing_else_is_said(self):
         _, path = self.attached("tpm.sock")

@@ -130,6 +130,17 @@ TEST_CASE("socket node: what is at the path already stays as it is") {
   CHECK_FALSE(fs::exists(directory.path("elsewhere")));
 }
 
+TEST_CASE("socket node: a socket on which nobody listens any more is replaced") {
+  const TemporaryDirectory directory;
+  const std::string path = directory.path("tpm.sock");
+  { const auto dead = make_socket_node(path); }
+  REQUIRE(is_socket(path));
+  REQUIRE_FALSE(can_connect(path));
+  const auto node = make_socket_node(path);
+  REQUIRE(node);
+  CHECK(can_connect(path));
+}
+
 TEST_CASE("socket node: a path that is too long for a socket is refused, and says how long it may be") {
   const TemporaryDirectory directory;
   const std::string start = directory.path() + "/";

@@ -13,9 +13,9 @@
 namespace vtpm::device {
 
 // Makes a listening AF_UNIX stream socket at `path` in our own mount namespace. Who may write to it may
-// connect: `mode` without the bits of the process's umask decides, as for any file that is made. Something is
-// there already: Conflict. The path is longer than a socket's may be (107 bytes): Malformed. After an error
-// nothing is left.
+// connect: `mode` without the bits of the process's umask decides, as for any file that is made. A socket
+// that is there already and on which nobody listens is replaced; something else: Conflict. The path is longer
+// than a socket's may be (107 bytes): Malformed. After an error nothing is left.
 Result<UniqueFd> make_socket_node(const std::string& path, mode_t mode = 0600);
 
 // Takes back what make_socket_node() has made: ends the listener for all who have it, and removes it.
