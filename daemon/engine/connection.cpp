@@ -39,6 +39,7 @@ void Connection::receive() {
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
   // After its last command the peer waits for nothing more; the beginning of another one is worth nothing.
   if (n <= 0) return end();
+  last_ = FairQueue::Clock::now();
   commands_.add(static_cast<std::size_t>(n));
   go_on();
 }
@@ -70,10 +71,22 @@ void Connection::respond(Bytes response) {
 
 void Connection::send_rest() {
   const ssize_t n = ::write(socket_.get(), response_.data() + sent_, response_.size() - sent_);
-  if (n >= 0)
-    sent_ += static_cast<std::size_t>(n);
-  else if (errno != EAGAIN && errno != EINTR)
-    end();
+  if (n < 0 && errno != EAGAIN && errno != EINTR) return end();
+  if (n < 0) return;
+  last_ = FairQueue::Clock::now();
+  sent_ += static_cast<std::size_t>(n);
+}
+
+std::optional<Device::Time> Connection::silent_since() const noexcept {
+  if (over_ || busy_) return std::nullopt;
+  return last_;
+}
+
+bool Connection::stirs(Device::Time now) noexcept {
+  pollfd peer{socket_.get(), events(), 0};
+  if (::poll(&peer, 1, 0) <= 0) return false;
+  last_ = now;
+  return true;
 }
 
 bool Connection::cancels() const noexcept {

@@ -8,6 +8,8 @@
 
 #include <vtpm/os/unique_fd.h>
 
+#include <optional>
+
 namespace vtpm::engine {
 
 class Connection final : public Client {
@@ -31,6 +33,13 @@ class Connection final : public Client {
   // Whether its peer is gone while its command runs. Async-signal-safe.
   bool cancels() const noexcept;
 
+  // Since when nothing has come from its client or gone to it. Nothing: its command waits or runs.
+  std::optional<Device::Time> silent_since() const noexcept;
+  // Whether something has come that was not taken yet, or can go that has not gone: then it is not silent, as
+  // of `now`.
+  bool stirs(Device::Time now) noexcept;
+  void end();
+
   void answered(Bytes response) override;
   void failed() override { end(); }
 
@@ -39,7 +48,6 @@ class Connection final : public Client {
   void go_on();
   void respond(Bytes response);
   void send_rest();
-  void end();
 
   UniqueFd socket_;
   Device& device_;
@@ -49,7 +57,8 @@ class Connection final : public Client {
   bool broken_ = false;  // what comes can no longer be told apart: the response is the last
   CommandStream commands_;
   Bytes response_;
-  std::size_t sent_ = 0;  // bytes of the response
+  std::size_t sent_ = 0;                         // bytes of the response
+  Device::Time last_ = FairQueue::Clock::now();  // that something came or went
 };
 
 }  // namespace vtpm::engine

@@ -72,7 +72,7 @@ class Engine {
   UniqueFd control_;
   Tpm tpm_;
   Device device_{tpm_};
-  std::size_t connections_ = 0;
+  Connections connections_;
   std::vector<std::unique_ptr<Endpoint>> endpoints_;
   HaltPoll halt_poll_;
   std::unique_ptr<KeptRequests> kept_ = std::make_unique_for_overwrite<KeptRequests>();

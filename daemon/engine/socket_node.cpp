@@ -13,13 +13,18 @@ constexpr std::chrono::milliseconds kRest{100};
 
 }  // namespace
 
-// Who waits in the listen queue is looked at only when there is room, or would wake the loop for ever. The
-// listener's end is always told.
+SocketNode::~SocketNode() {
+  for (const auto& connection : connections_)
+    all_.remove(*connection);
+}
+
+// Who waits in the listen queue is looked at only when there is room or can be, or would wake the loop for
+// ever. The listener's end is always told.
 void SocketNode::wait_for(Wait& wait) {
   remove_ended();
   if (rests_until_ && *rests_until_ <= FairQueue::Clock::now()) rests_until_.reset();
-  const bool accepts = !rests_until_ && has_room();
-  wait.polled.push_back({listener_.get(), static_cast<short>(accepts ? POLLIN : 0), 0});
+  const bool accepting = accepts(wait);
+  wait.polled.push_back({listener_.get(), static_cast<short>(accepting ? POLLIN : 0), 0});
   for (const auto& connection : connections_)
     wait.polled.push_back({connection->fd(), connection->events(), 0});
   wait.no_longer_than(rests_until_);
@@ -30,8 +35,26 @@ void SocketNode::handle(std::span<const pollfd> polled, bool) {
     connections_[i]->handle(polled[i + 1].revents);
   if ((polled[0].revents & (POLLHUP | POLLERR | POLLNVAL)) != 0)
     gone_ = true;
-  else if (polled[0].revents != 0 && has_room())
+  else if (polled[0].revents != 0 && (has_room() || make_room()))
     accept_one();
+}
+
+// The raw node's one client keeps it; but another kind of clients may have all the connections.
+bool SocketNode::may_displace() const {
+  return kind_ == NodeKind::Managed || device_.has_room(kind_);
+}
+
+bool SocketNode::accepts(Wait& wait) const {
+  if (rests_until_) return false;
+  if (has_room()) return true;
+  if (!may_displace()) return false;
+  const Displacement choice = all_.choice(FairQueue::Clock::now());
+  wait.no_longer_than(choice.later);
+  return choice.which.has_value();
+}
+
+bool SocketNode::make_room() {
+  return may_displace() && all_.make_room(FairQueue::Clock::now());
 }
 
 void SocketNode::catch_up() {
@@ -47,7 +70,10 @@ bool SocketNode::glance(KeptRequests&, GlanceBudget&) {
 }
 
 void SocketNode::remove_ended() {
-  count_ -= std::erase_if(connections_, [](const auto& connection) { return connection->over(); });
+  std::erase_if(connections_, [this](const auto& connection) {
+    if (connection->over()) all_.remove(*connection);
+    return connection->over();
+  });
 }
 
 // One at a time: another holder of the listener could have taken the next one, or made it block.
@@ -57,7 +83,7 @@ void SocketNode::accept_one() {
   const auto space = device_.open(kind_);
   if (!space) return;
   connections_.push_back(std::make_unique<Connection>(std::move(socket), device_, *space));
-  ++count_;
+  all_.add(*connections_.back(), kind_);
   connections_.back()->receive();  // most have sent their first command already
 }
 

@@ -3,10 +3,11 @@
 //
 // A connection is to it what an open file is to a device: a managed node gives each a space of its own; a raw
 // one has one connection at a time, and keeps objects and sessions over connections. Who finds no room is not
-// refused but waits in the listen queue: clients that connect anew for each command know no EBUSY.
+// refused but waits in the listen queue (clients that connect anew for each command know no EBUSY) until
+// there is some, or one of a managed node can be displaced.
 #pragma once
 
-#include "daemon/engine/connection.h"
+#include "daemon/engine/connections.h"
 #include "daemon/engine/endpoint.h"
 
 #include <memory>
@@ -15,11 +16,11 @@ namespace vtpm::engine {
 
 class SocketNode final : public Endpoint {
  public:
-  // The listener is made non-blocking by the caller. `connections`: those of all nodes, at most
+  // The listener is made non-blocking by the caller. `all`: the connections of all nodes, at most
   // kMaxConnections.
-  SocketNode(UniqueFd listener, Device& device, NodeKind kind, std::size_t& connections)
-      : listener_(std::move(listener)), device_(device), kind_(kind), count_(connections) {}
-  ~SocketNode() override { count_ -= connections_.size(); }
+  SocketNode(UniqueFd listener, Device& device, NodeKind kind, Connections& all)
+      : listener_(std::move(listener)), device_(device), kind_(kind), all_(all) {}
+  ~SocketNode() override;
   SocketNode(const SocketNode&) = delete;
   SocketNode& operator=(const SocketNode&) = delete;
 
@@ -33,7 +34,10 @@ class SocketNode final : public Endpoint {
   bool glance(KeptRequests& kept, GlanceBudget& budget) override;
 
  private:
-  bool has_room() const { return count_ < kMaxConnections && device_.has_room(kind_); }
+  bool has_room() const { return all_.count() < kMaxConnections && device_.has_room(kind_); }
+  bool may_displace() const;
+  bool accepts(Wait& wait) const;
+  bool make_room();
   void remove_ended();
   void accept_one();
   void refused(int errno_value);
@@ -41,7 +45,7 @@ class SocketNode final : public Endpoint {
   UniqueFd listener_;
   Device& device_;
   const NodeKind kind_;
-  std::size_t& count_;
+  Connections& all_;
   bool gone_ = false;
   int error_ = 0;
   std::optional<Device::Time> rests_until_;

@@ -152,6 +152,35 @@ TEST_CASE("socket: of hundreds of connections those without a place wait for one
 }
 
 TEST_CASE(
+    "socket: who opens all the connections there may be does not keep others out, nor ends those at work") {
+  const Connected connected;
+  const Listener another;
+  REQUIRE(connected.serve(NodeKind::Managed, another));
+  const UniqueFd working = connect_to(connected.managed);
+  std::vector<UniqueFd> idle;
+  for (int i = 1; i < 128; ++i)
+    idle.push_back(connect_to(connected.managed));
+  eventually([&] { return connected.status().spaces == 128; });
+  std::vector<UniqueFd> newcomers;
+  for (const Listener* listener : {&connected.managed, &another}) {
+    newcomers.push_back(connect_to(*listener));
+    send_all(newcomers.back(), get_random(8));
+  }
+  eventually([&] {
+    REQUIRE(code_of(answer_to(working, get_random(8))) == 0);
+    return comes(newcomers[0], 100) && comes(newcomers[1], 100);
+  });
+  for (const UniqueFd& one : newcomers)
+    CHECK(code_of(receive_response(one)) == 0);
+  // The oldest of those that did nothing, and no more than that.
+  CHECK(has_ended(idle[0]));
+  CHECK(has_ended(idle[1]));
+  for (std::size_t i = 2; i < idle.size(); ++i)
+    CHECK_FALSE(comes(idle[i], 0));
+  CHECK(connected.status().spaces == 128);
+}
+
+TEST_CASE(
     "socket: an engine that is out of descriptors leaves connections in the queue, and comes back to them") {
   const Connected connected;
   is_served(connected);
