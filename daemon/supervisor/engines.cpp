@@ -47,9 +47,11 @@ Result<std::uint64_t> possible(std::uint64_t sequence) {
   return sequence;
 }
 
-// The engine's process, with all that it will use, becomes the cgroup's. By its pidfd, and one of our own
-// user's: with root's descriptor the kernel would move any process. Before and after, so that it was its pid.
-Result<> place(Engine& engine, const UniqueFd& procs) {
+// The engine's process becomes the cgroup's. Last of its making: before, a cgroup that may use little CPU
+// time, or is frozen, would hold up who makes engines for everybody. By its pidfd, and one of our own user's:
+// with root's descriptor the kernel would move any process. Before and after, so that it was its pid.
+Result<> place(Engine& engine, const EngineTerms& terms) {
+  if (!terms.cgroup) return {};
   const auto not_placed = [](std::string_view why) {
     return Error(ErrorCode::Unavailable,
                  "its engine cannot be moved into the container's cgroup: " + std::string(why));
@@ -58,7 +60,7 @@ Result<> place(Engine& engine, const UniqueFd& procs) {
   VTPM_TRY(const uid_t uid, uid_of_pidfd(engine.pidfd.get()));
   if (uid != ::getuid()) return not_placed("it is another user's");
   const std::string text = std::to_string(pid);
-  if (::write(procs.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()))
+  if (::write(terms.cgroup->get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()))
     return not_placed(errno == ENODEV ? "the cgroup is gone" : std::strerror(errno));
   if (has_ended(engine.pidfd.get())) return not_placed("it has ended");
   engine.placed = true;
@@ -140,9 +142,7 @@ Result<std::shared_ptr<Engine>> Engines::power_on(std::optional<Storage> storage
   VTPM_TRY(ipc::SpawnedEngine spawned, zygotes_->spawn());
   auto engine =
       std::make_shared<Engine>(Engine{std::move(spawned.link), std::move(spawned.pidfd), spawned.pid});
-  Result<> powered;
-  if (terms.cgroup) powered = place(*engine, *terms.cgroup);
-  if (powered) powered = engine->link->set_limits(terms.limits);
+  Result<> powered = engine->link->set_limits(terms.limits);
   if (powered && storage) {
     const auto id = id_bytes(storage->id);
     auto sequence =
@@ -162,9 +162,10 @@ Result<Manufactured> Engines::manufacture(const std::string& launch_document, co
   auto engine = power_on(std::nullopt, terms);
   if (!engine) return engine.error().within("power-on of a new TPM");
   auto identity = identity::provision(*(*engine)->link, launch_document);
-  if (identity) return Manufactured{std::move(*engine), std::move(*identity)};
+  const Result<> placed = identity ? place(**engine, terms) : Result<>(identity.error());
+  if (placed) return Manufactured{std::move(*engine), std::move(*identity)};
   (*engine)->kill();
-  return identity.error().within("provisioning of a new TPM");
+  return placed.error().within("provisioning of a new TPM");
 }
 
 Result<Manufactured> Engines::manufacture_durable(const std::string& launch_document, Storage storage,
@@ -173,9 +174,10 @@ Result<Manufactured> Engines::manufacture_durable(const std::string& launch_docu
   if (!engine) return engine.error().within("power-on of a new TPM");
   auto identity = identity::provision(*(*engine)->link, launch_document);
   auto sequence = identity ? committed_sequence(*(*engine)->link) : Result<std::uint64_t>(identity.error());
-  if (sequence) return Manufactured{std::move(*engine), std::move(*identity), *sequence};
+  const Result<> placed = sequence ? place(**engine, terms) : Result<>(sequence.error());
+  if (placed) return Manufactured{std::move(*engine), std::move(*identity), *sequence};
   end(**engine, true);
-  return sequence.error().within("provisioning of a new TPM");
+  return placed.error().within("provisioning of a new TPM");
 }
 
 Result<Manufactured> Engines::resume(const std::string& launch_document, Storage storage,
@@ -183,10 +185,11 @@ Result<Manufactured> Engines::resume(const std::string& launch_document, Storage
   VTPM_TRY(std::shared_ptr<Engine> engine, power_on(std::move(storage), terms));
   const Result<> resumed = identity::resume(*engine->link, identity, launch_document);
   const auto sequence = resumed ? committed_sequence(*engine->link) : Result<std::uint64_t>(resumed.error());
-  if (sequence) return Manufactured{std::move(engine), identity, *sequence};
+  const Result<> placed = sequence ? place(*engine, terms) : Result<>(sequence.error());
+  if (placed) return Manufactured{std::move(engine), identity, *sequence};
   // It may be stopped in order: what it stored is whole.
   static_cast<void>(retire(*engine));
-  return sequence.error();
+  return placed.error();
 }
 
 Result<> Engines::retire(Engine& engine) {

@@ -35,8 +35,8 @@ struct Engine {
 // What an engine is made with.
 struct EngineTerms {
   ipc::EngineLimits limits;  // its tenants are held to these
-  // The cgroup.procs, open for writing, of the cgroup that it runs in from before its power-on. Empty: it
-  // stays in vtpmd's.
+  // The cgroup.procs, open for writing, of the cgroup that it runs in once it is made, before it serves
+  // anybody. Empty: it stays in vtpmd's.
   std::shared_ptr<const UniqueFd> cgroup = {};
 };
 

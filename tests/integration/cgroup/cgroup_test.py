@@ -144,6 +144,8 @@ class Cgroups(unittest.TestCase):
         return instances[0] if instances else None
 
     def assert_placed(self, cgroup):
+        # A vtpmd that was killed before the keeper had its last engine is followed by one that starts another.
+        vtpm_host.wait_for(lambda: self.instance()["state"] == "running", "the instance to run")
         instance = self.instance()
         self.assertIn(str(instance["pid"]), read(os.path.join(cgroup, "cgroup.procs")).split(), self.host.log_text())
         self.assertEqual(instance["cgroup"], "container")

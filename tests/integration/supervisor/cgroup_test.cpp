@@ -13,7 +13,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <future>
 
 using namespace vtpm;
 using namespace vtpm::test;
@@ -45,9 +47,20 @@ class Cgroup {
     return UniqueFd(::open(file(name).c_str(), flags | O_CLOEXEC));
   }
   std::string processes() const { return std::string(as_text(*read_file(file(), 65536))); }
+  // Of each second that many microseconds. False: it has no such controller.
+  bool allow(int microseconds) const {
+    const std::string quota = std::to_string(microseconds);
+    return write("cpu.max", quota + " 1000000") ||
+           (write("cpu.cfs_period_us", "1000000") && write("cpu.cfs_quota_us", quota));
+  }
   bool remove() const { return path_.empty() || ::rmdir(path_.c_str()) == 0; }
 
  private:
+  bool write(const std::string& name, const std::string& text) const {
+    const UniqueFd file = open(name, O_WRONLY);
+    return file && write_all(file.get(), as_bytes(text));
+  }
+
   std::string path_;
 };
 
@@ -90,6 +103,32 @@ TEST_CASE("attach.sock: an engine runs in the cgroup whose cgroup.procs comes wi
   CHECK(eventually([&] { return cgroup.remove(); }));
   CHECK(eventually([&] { return has_no_instance(*daemon); }));
   CHECK(eventually([&] { return daemon->descriptors() <= before; }));
+}
+
+TEST_CASE("attach.sock: launches into a cgroup that may use hardly any CPU time hold up nobody else's") {
+  if (!is_root_with_fuse()) VTPM_SKIP("needs root and /dev/fuse");
+  const Cgroup cgroup;
+  if (!cgroup.is_there() || !cgroup.allow(1000)) VTPM_SKIP("no cgroup's CPU time can be limited here");
+  const Place place;
+  const auto daemon = Daemon::start(place);
+  REQUIRE(daemon->ready());
+  const UniqueFd procs = cgroup.open("cgroup.procs", O_WRONLY);
+  std::vector<Container> containers(12);
+  std::vector<std::future<void>> launches;
+  for (const Container& container : containers) {
+    auto request = launch_of("slow" + std::to_string(launches.size()));
+    request.cgroup = true;
+    auto launch = [&, request, fuse = open_device("/dev/fuse"), config = config_file()] {
+      (void)send(place, request, {container.pidfd(), config.get(), fuse.get(), procs.get()});
+    };
+    launches.push_back(std::async(std::launch::async, std::move(launch)));
+  }
+  const auto placed = [&] { return std::ranges::count(cgroup.processes(), '\n'); };
+  CHECK(eventually([&] { return placed() >= 2; }));
+  auto other = std::async(std::launch::async, [&] { return daemon->client().call("POST", "/v1/instances"); });
+  CHECK(other.wait_for(std::chrono::seconds(15)) == std::future_status::ready);
+  CHECK(cgroup.allow(1000000));
+  CHECK(other.get());
 }
 
 TEST_CASE("attach.sock: what is not a cgroup.procs that is open for writing is refused") {
