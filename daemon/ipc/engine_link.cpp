@@ -124,10 +124,9 @@ Result<> EngineLink::hash_sequence(BytesView data) {
   return {};
 }
 
-Result<> EngineLink::serve(NodeKind kind, UniqueFd fd, std::uint8_t channel) {
+Result<> EngineLink::serve(NodeKind kind, int fd, std::uint8_t channel) {
   const Bytes payload{kind == NodeKind::Managed ? kServeManaged : kServeRaw, channel};
-  const int number = fd.get();
-  VTPM_TRY_VOID(exchange(Verb::Serve, payload, {&number, 1}));
+  VTPM_TRY_VOID(exchange(Verb::Serve, payload, {&fd, 1}));
   return {};
 }
 

@@ -67,8 +67,13 @@ class EngineLink {
   // TPM_IO_Hash_Start, _Data and _End at locality 4: PCR 17-22 become zeros, then PCR 17 is extended with
   // SHA-256(data). At most 64 KiB.
   Result<> hash_sequence(BytesView data);
-  // Serve tenants on this descriptor (taken over): a /dev/fuse, or what `channel` (kChannel*) says.
-  Result<> serve(NodeKind kind, UniqueFd fd, std::uint8_t channel = kChannelFuse);
+  // Serve tenants on this descriptor (the engine gets a duplicate): a /dev/fuse, or what `channel`
+  // (kChannel*) says.
+  Result<> serve(NodeKind kind, int fd, std::uint8_t channel = kChannelFuse);
+  // The same, and closes it.
+  Result<> serve(NodeKind kind, UniqueFd fd, std::uint8_t channel = kChannelFuse) {
+    return serve(kind, fd.get(), channel);
+  }
   // What tenants may use from now on: before they are served, and again when it changes. Not after
   // shutdown().
   Result<> set_limits(const EngineLimits& limits);

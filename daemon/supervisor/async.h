@@ -3,6 +3,7 @@
 // pool through run_on() and comes back as a completion.
 #pragma once
 
+#include "daemon/supervisor/disposal.h"
 #include "daemon/supervisor/logging.h"
 
 #include <vtpm/os/result.h>
@@ -55,6 +56,40 @@ asio::awaitable<std::invoke_result_t<Work&>> run_on(asio::thread_pool& pool, Wor
   co_return co_await asio::async_initiate<const asio::use_awaitable_t<>&, void(Value)>(
       std::move(start), asio::use_awaitable, std::move(work));
 }
+
+// Has descriptors of a peer closed, and resumes the caller when they are, which may be never.
+inline asio::awaitable<void> dispose(Disposal& disposal, uid_t user, Disposal::Kind kind,
+                                     std::vector<UniqueFd> fds) {
+  const auto executor = co_await asio::this_coro::executor;
+  auto start = [&disposal, executor, user, kind](auto handler, std::vector<UniqueFd> all) {
+    const auto resume = std::make_shared<decltype(handler)>(std::move(handler));
+    disposal.drop(user, kind, std::move(all), [executor, guard = asio::make_work_guard(executor), resume] {
+      asio::post(executor, [resume] { std::move (*resume)(); });
+    });
+  };
+  co_await asio::async_initiate<const asio::use_awaitable_t<>&, void()>(std::move(start), asio::use_awaitable,
+                                                                        std::move(fds));
+}
+
+// Cancels what is pending on something when the time is over, unless it is destroyed first.
+template <class Cancellable>
+class Expiry {
+ public:
+  Expiry(Cancellable& pending, std::chrono::milliseconds limit)
+      : timer_(pending.get_executor(), limit), armed_(std::make_shared<bool>(true)) {
+    timer_.async_wait([armed = armed_, &pending](boost::system::error_code error) {
+      boost::system::error_code ignored;
+      if (!error && *armed) pending.cancel(ignored);
+    });
+  }
+  Expiry(const Expiry&) = delete;
+  Expiry& operator=(const Expiry&) = delete;
+  ~Expiry() { *armed_ = false; }
+
+ private:
+  asio::steady_timer timer_;
+  std::shared_ptr<bool> armed_;
+};
 
 // Starts a coroutine that nobody waits for. One that ends by an exception is a bug that is logged, not the
 // daemon's end.

@@ -18,9 +18,6 @@ constexpr auto kMessageDeadline = 5s;
 // Of the four threads that read peers' files, ordinary users get two: root's containers always find a free
 // one.
 constexpr std::size_t kMaxUserReads = 2;
-// Descriptors that wait for their close(2), of all users other than root and of one: 128 and 8 full messages.
-constexpr std::size_t kMaxDisposing = 128 * kMaxMessageFds;
-constexpr std::size_t kMaxDisposingOfUser = 8 * kMaxMessageFds;
 
 // The process must be the peer's own, unless the peer is root.
 Result<> check_process(const PeerCredentials& peer, int pidfd) {
@@ -60,30 +57,6 @@ Node container_node(control::NodeKind kind) {
   return {kind, kind == control::NodeKind::Raw ? "container:/dev/tpm0" : "container:/dev/vtpm"};
 }
 
-asio::awaitable<void> close_all(std::vector<UniqueFd> fds) {
-  fds.clear();
-  co_return;
-}
-
-// Cancels what is pending on a descriptor when the time is over, unless it is destroyed first.
-class Expiry {
- public:
-  Expiry(asio::posix::stream_descriptor& descriptor, std::chrono::milliseconds limit)
-      : timer_(descriptor.get_executor(), limit), armed_(std::make_shared<bool>(true)) {
-    timer_.async_wait([armed = armed_, &descriptor](boost::system::error_code error) {
-      boost::system::error_code ignored;
-      if (!error && *armed) descriptor.cancel(ignored);
-    });
-  }
-  Expiry(const Expiry&) = delete;
-  Expiry& operator=(const Expiry&) = delete;
-  ~Expiry() { *armed_ = false; }
-
- private:
-  asio::steady_timer timer_;
-  std::shared_ptr<bool> armed_;
-};
-
 }  // namespace
 
 // Keeps a connection where close() finds it.
@@ -120,12 +93,12 @@ asio::awaitable<void> AttachServer::serve(UniqueFd socket, PeerCredentials peer)
   Fds last;
   last.emplace_back(descriptor.release());
   ::shutdown(last.front().get(), SHUT_RDWR);
-  co_await dispose(peer.uid, std::move(last));
+  co_await dispose(workers_.disposal, peer.uid, Disposal::Kind::Connection, std::move(last));
 }
 
 asio::awaitable<bool> AttachServer::serve_one(Descriptor& descriptor, const PeerCredentials& peer) {
   {
-    const Expiry expiry(descriptor, kMessageDeadline);
+    const Expiry<Descriptor> expiry(descriptor, kMessageDeadline);
     const auto [error] = co_await descriptor.async_wait(Descriptor::wait_read, kResume);
     if (error) co_return false;
   }
@@ -134,8 +107,11 @@ asio::awaitable<bool> AttachServer::serve_one(Descriptor& descriptor, const Peer
     const std::string text = control::serialize(control::AttachReply{std::move(outcome)});
     return send_message(descriptor.native_handle(), as_bytes(text), {}, after(0ms));
   };
-  if (is_busy(peer.uid)) {
+  if (workers_.disposal.is_busy(peer.uid)) {
     static_cast<void>(reply(Error(ErrorCode::Busy, "earlier descriptors are not closed yet: try again")));
+    // The message stays unread: were it closed now, the peer would get ECONNRESET before the reply.
+    const Expiry<Descriptor> expiry(descriptor, kMessageDeadline);
+    [[maybe_unused]] const auto [left] = co_await descriptor.async_wait(Descriptor::wait_error, kResume);
     co_return false;
   }
   auto message = receive_message(descriptor.native_handle(), control::kMaxAttachMessage, after(0ms));
@@ -144,29 +120,9 @@ asio::awaitable<bool> AttachServer::serve_one(Descriptor& descriptor, const Peer
       Error(ErrorCode::Malformed, "the message is too long or has too many descriptors");
   if (!message->refused) outcome = co_await handle(peer, std::move(message->bytes), message->fds);
   const auto sent = reply(std::move(outcome));
-  co_await dispose(peer.uid, std::move(message->fds));
+  // Nor is it served on meanwhile: so what waits is limited by the connections, too.
+  co_await dispose(workers_.disposal, peer.uid, Disposal::Kind::Passed, std::move(message->fds));
   co_return bool(sent);
-}
-
-bool AttachServer::is_busy(uid_t uid) const {
-  const auto found = disposals_.find(uid);
-  return uid != 0 && (disposing_ >= kMaxDisposing ||
-                      (found != disposals_.end() && found->second.pending >= kMaxDisposingOfUser));
-}
-
-// close(2) of a file on a peer's own FUSE waits for that file system: not on this thread. Nor is a peer
-// served on meanwhile, so that what waits here is limited by the connections, too.
-asio::awaitable<void> AttachServer::dispose(uid_t uid, Fds fds) {
-  std::erase_if(fds, [](const UniqueFd& fd) { return !fd; });
-  if (uid == 0 || fds.empty()) co_return;
-  const std::size_t count = fds.size();
-  const auto [place, added] =
-      disposals_.try_emplace(uid, Disposal{asio::make_strand(workers_.disposal.get_executor())});
-  place->second.pending += count;
-  disposing_ += count;
-  co_await asio::co_spawn(place->second.strand, close_all(std::move(fds)), asio::use_awaitable);
-  disposing_ -= count;
-  if ((place->second.pending -= count) == 0) disposals_.erase(place);
 }
 
 Task<std::string> AttachServer::handle(PeerCredentials peer, Bytes message, Fds& fds) {
@@ -197,7 +153,7 @@ Task<std::string> AttachServer::launch(PeerCredentials peer, control::LaunchRequ
   VTPM_CO_TRY(std::string id, co_await instances_.create(std::move(order)));
   for (std::size_t i = 0; i < request.nodes.size(); ++i) {
     Node node = container_node(request.nodes[i]);
-    const auto served = co_await instances_.serve(id, std::move(node), std::move(fds[i + 2]));
+    const auto served = co_await instances_.serve(id, std::move(node), own(peer, fds[i + 2]));
     if (served) continue;
     const auto ended = co_await instances_.end(id, "attach-failed");
     if (!ended) log_line(LogLevel::Warning, "instance " + id + ": " + ended.error().context);
@@ -222,6 +178,10 @@ Task<std::string> AttachServer::digest_config(uid_t uid, UniqueFd& file) {
   co_return digest;
 }
 
+PeerFd AttachServer::own(const PeerCredentials& peer, UniqueFd& fd) {
+  return {workers_.disposal, peer.uid, std::move(fd)};
+}
+
 Task<std::string> AttachServer::attach(PeerCredentials peer, control::AttachRequest request, Fds& fds) {
   if (fds.size() != 1) co_return Error(ErrorCode::Malformed, "an attach needs one descriptor");
   const bool is_socket = request.backend == control::Backend::Socket;
@@ -229,7 +189,7 @@ Task<std::string> AttachServer::attach(PeerCredentials peer, control::AttachRequ
   if (is_socket) refuse_descriptors(fds[0].get());  // where the kernel can; whatever made the socket
   VTPM_CO_TRY(std::string id, registry_.resolve(peer, rules_, request.instance));
   Node node{request.node, std::move(request.path), request.backend};
-  VTPM_CO_TRY_VOID(co_await instances_.serve(id, std::move(node), std::move(fds[0])));
+  VTPM_CO_TRY_VOID(co_await instances_.serve(id, std::move(node), own(peer, fds[0])));
   co_return id;
 }
 

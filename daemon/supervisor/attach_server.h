@@ -8,9 +8,7 @@
 #include <vtpm/control/attach.h>
 
 #include <boost/asio/posix/stream_descriptor.hpp>
-#include <boost/asio/strand.hpp>
 
-#include <map>
 #include <set>
 
 namespace vtpm::supervisor {
@@ -30,22 +28,15 @@ class AttachServer {
   using Fds = std::vector<UniqueFd>;
   class Open;
 
-  // Disposals of one user's descriptors: one after the other, so that a user can stall one thread only.
-  struct Disposal {
-    asio::strand<asio::thread_pool::executor_type> strand;
-    std::size_t pending = 0;  // descriptors
-  };
-
   // One message and its reply; whether there may be another.
   asio::awaitable<bool> serve_one(Descriptor& descriptor, const PeerCredentials& peer);
-  bool is_busy(uid_t uid) const;
   Task<std::string> handle(PeerCredentials peer, Bytes message, Fds& fds);
   Task<std::string> launch(PeerCredentials peer, control::LaunchRequest request, Fds& fds);
   Task<std::string> attach(PeerCredentials peer, control::AttachRequest request, Fds& fds);
   Task<std::string> detach(PeerCredentials peer, control::DetachRequest request);
   Task<std::string> release(PeerCredentials peer, control::ReleaseRequest request);
   Task<std::string> digest_config(uid_t uid, UniqueFd& file);
-  asio::awaitable<void> dispose(uid_t uid, Fds fds);
+  PeerFd own(const PeerCredentials& peer, UniqueFd& fd);
 
   Rules rules_;
   std::size_t quota_;
@@ -54,8 +45,6 @@ class AttachServer {
   Instances& instances_;
   std::set<Descriptor*> open_;
   std::set<uid_t> reading_;  // users other than root whose config.json is being read
-  std::map<uid_t, Disposal> disposals_;
-  std::size_t disposing_ = 0;  // descriptors of all users
   bool closed_ = false;
 };
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/supervisor/http_server.h"
 
-#include <boost/asio/local/stream_protocol.hpp>
+#include "daemon/supervisor/peer_stream.h"
+
 #include <boost/asio/write.hpp>
-#include <boost/beast/core/basic_stream.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
 
@@ -13,7 +13,7 @@ namespace {
 namespace beast = boost::beast;
 namespace http = boost::beast::http;
 using namespace std::chrono_literals;
-using Stream = beast::basic_stream<asio::local::stream_protocol>;
+using Limit = Expiry<PeerStream>;
 using Parser = http::request_parser<http::string_body>;
 
 constexpr auto kDeadline = 5s;
@@ -25,7 +25,11 @@ std::optional<HttpReply> reply_to(boost::system::error_code error) {
   if (error == http::error::body_limit) return problem(413, "content-too-large", "a body may have 1 MiB");
   if (error == http::error::header_limit || error == http::error::buffer_overflow)
     return problem(431, "header-too-large", "a request's header may have 8 KiB");
-  if (error == beast::error::timeout || error == http::error::end_of_stream) return std::nullopt;
+  if (error == boost::system::errc::bad_message)
+    return problem(400, "malformed", "descriptors came with the request, which has no use for them");
+  if (error == boost::system::errc::device_or_resource_busy)
+    return problem(Error(ErrorCode::Busy, "earlier descriptors are not closed yet: try again"));
+  if (error == http::error::end_of_stream) return std::nullopt;
   if (error.category() == make_error_code(http::error::bad_method).category())
     return problem(400, "malformed", "not an HTTP/1.1 request: " + error.message());
   return std::nullopt;
@@ -43,23 +47,31 @@ http::response<http::string_body> to_beast(HttpReply reply, unsigned version, bo
   return message;
 }
 
-asio::awaitable<bool> send(Stream& stream, HttpReply reply, unsigned version, bool keep_alive) {
+asio::awaitable<boost::system::error_code> read(PeerStream& stream, beast::flat_buffer& buffer,
+                                                Parser& parser) {
+  const Limit limit(stream, kDeadline);
+  const auto [error, size] = co_await http::async_read(stream, buffer, parser, kResume);
+  co_return error;
+}
+
+asio::awaitable<bool> send(PeerStream& stream, HttpReply reply, unsigned version, bool keep_alive) {
   const auto message = to_beast(std::move(reply), version, keep_alive);
-  stream.expires_after(kDeadline);
+  const Limit limit(stream, kDeadline);
   const auto [error, sent] = co_await http::async_write(stream, message, kResume);
   co_return !error;
 }
 
 // A stream of events has no length: it ends with the connection.
-asio::awaitable<void> send_events(Stream& stream, std::shared_ptr<Subscription> events) {
+asio::awaitable<void> send_events(PeerStream& stream, std::shared_ptr<Subscription> events) {
   std::string text =
       "HTTP/1.1 200 OK\r\nServer: vtpmd\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n"
       "Connection: close\r\n\r\n";
   for (;;) {
-    stream.expires_after(kDeadline);
-    const auto [error, sent] = co_await asio::async_write(stream, asio::buffer(text), kResume);
-    if (error) co_return;
-    stream.expires_never();
+    {
+      const Limit limit(stream, kDeadline);
+      const auto [error, sent] = co_await asio::async_write(stream, asio::buffer(text), kResume);
+      if (error) co_return;
+    }
     auto next = co_await events->next();
     if (!next) co_return;
     text = std::move(*next);
@@ -81,19 +93,16 @@ HttpRequest from_beast(Parser& parser, const PeerCredentials& peer) {
 // A connection, where close() finds it.
 class HttpServer::Open {
  public:
-  Open(HttpServer& server, const asio::any_io_executor& executor, UniqueFd socket)
-      : stream(executor), server_(server) {
-    boost::system::error_code error;
-    stream.socket().assign(asio::local::stream_protocol(), socket.get(), error);
-    if (!error) [[maybe_unused]]
-      const int given = socket.release();
+  Open(HttpServer& server, const asio::any_io_executor& executor, UniqueFd socket, uid_t peer)
+      : stream(executor, std::move(socket), peer, server.context_.workers.disposal), server_(server) {
     server_.open_.insert(this);
   }
   Open(const Open&) = delete;
   Open& operator=(const Open&) = delete;
   ~Open() { server_.open_.erase(this); }
 
-  Stream stream;
+  PeerStream stream;
+  beast::flat_buffer buffer{kHeaderLimit + 65536};
 
  private:
   HttpServer& server_;
@@ -102,32 +111,40 @@ class HttpServer::Open {
 void HttpServer::close() {
   closed_ = true;
   for (Open* open : open_)
-    open->stream.cancel();
+    open->stream.interrupt();
 }
 
 asio::awaitable<void> HttpServer::serve(UniqueFd socket, PeerCredentials peer) {
-  Open open(*this, co_await asio::this_coro::executor, std::move(socket));
-  Stream& stream = open.stream;
-  beast::flat_buffer buffer(kHeaderLimit + 65536);
-  while (!closed_) {
-    Parser parser;
-    parser.header_limit(kHeaderLimit);
-    parser.body_limit(kBodyLimit);
-    stream.expires_after(kDeadline);
-    const auto [error, size] = co_await http::async_read(stream, buffer, parser, kResume);
-    if (error) {
-      auto refusal = reply_to(error);
-      if (refusal) co_await send(stream, std::move(*refusal), 11, false);
-      co_return;
+  std::vector<UniqueFd> last;
+  {
+    Open open(*this, co_await asio::this_coro::executor, std::move(socket), peer.uid);
+    while (!closed_ && co_await serve_one(open, peer)) {
     }
-    const bool keep_alive = parser.get().keep_alive();
-    const unsigned version = parser.get().version();
-    stream.expires_never();
-    HttpReply reply = co_await answer(context_, from_beast(parser, peer));
-    if (reply.stream) co_return co_await send_events(stream, std::move(reply.stream));
-    const bool sent = co_await send(stream, std::move(reply), version, keep_alive);
-    if (!sent || !keep_alive) co_return;
+    last.push_back(open.stream.release());
   }
+  // What is still in it goes with it. Until then it counts as a connection.
+  co_await dispose(context_.workers.disposal, peer.uid, Disposal::Kind::Connection, std::move(last));
+}
+
+asio::awaitable<bool> HttpServer::serve_one(Open& open, const PeerCredentials& peer) {
+  Parser parser;
+  parser.header_limit(kHeaderLimit);
+  parser.body_limit(kBodyLimit);
+  const auto error = co_await read(open.stream, open.buffer, parser);
+  if (error) {
+    auto refusal = reply_to(error);
+    if (refusal) co_await send(open.stream, std::move(*refusal), 11, false);
+    co_return false;
+  }
+  const bool keep_alive = parser.get().keep_alive();
+  const unsigned version = parser.get().version();
+  HttpReply reply = co_await answer(context_, from_beast(parser, peer));
+  if (reply.stream) {
+    co_await send_events(open.stream, std::move(reply.stream));
+    co_return false;
+  }
+  const bool sent = co_await send(open.stream, std::move(reply), version, keep_alive);
+  co_return sent&& keep_alive;
 }
 
 }  // namespace vtpm::supervisor

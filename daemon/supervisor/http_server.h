@@ -22,6 +22,8 @@ class HttpServer {
 
  private:
   class Open;
+  // One request and its reply; whether there may be another.
+  asio::awaitable<bool> serve_one(Open& open, const PeerCredentials& peer);
 
   Context& context_;
   std::set<Open*> open_;

@@ -262,7 +262,7 @@ asio::awaitable<void> Instances::take_back_one(LeftRunning left, Runtime runtime
     log_line(LogLevel::Error, "instance " + id + " cannot be taken back: " + joined.error().context);
     engine->kill();
   }
-  auto of_none = put_back(runtime.nodes, std::move(left.held.nodes));
+  auto of_none = put_back(runtime.nodes, std::move(left.held.nodes), workers_.disposal, left.row.owner_uid);
   co_await drop_nodes(id, std::move(of_none));
   Bonds bonds{std::move(left.held.container), {}};
   if (left.held.cgroup) bonds.cgroup = std::make_shared<UniqueFd>(std::move(left.held.cgroup));

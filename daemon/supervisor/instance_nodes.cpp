@@ -49,14 +49,16 @@ std::vector<std::uint8_t> take_out(std::vector<Node>& nodes, const std::function
   return numbers;
 }
 
-std::vector<std::uint8_t> put_back(std::vector<Node>& nodes, std::vector<HeldInstance::HeldNode> held) {
+std::vector<std::uint8_t> put_back(std::vector<Node>& nodes, std::vector<HeldInstance::HeldNode> held,
+                                   Disposal& disposal, uid_t owner) {
   std::vector<std::uint8_t> of_none;
   for (auto& one : held) {
+    PeerFd channel(disposal, owner, std::move(one.channel));
     const auto node = std::find_if(nodes.begin(), nodes.end(), [&](const Node& n) {
       return n.number == one.number && !n.gone && !n.channel;
     });
     if (node != nodes.end())
-      node->channel = std::move(one.channel);
+      node->channel = std::move(channel);
     else
       of_none.push_back(one.number);
   }
@@ -70,7 +72,7 @@ asio::awaitable<void> Instances::keep_node(std::string id, std::uint8_t number) 
   const auto node = std::find_if((*state)->nodes.begin(), (*state)->nodes.end(),
                                  [=](const Node& n) { return n.number == number; });
   if (node == (*state)->nodes.end()) co_return;
-  const auto copy = std::make_shared<UniqueFd>(::fcntl(node->channel.get(), F_DUPFD_CLOEXEC, 3));
+  const auto copy = std::make_shared<PeerFd>(node->channel.duplicate());
   const auto hold = [this, id, number, copy]() -> Result<> {
     if (!*copy) return Error(ErrorCode::Exhausted, "no descriptor is left for the keeper");
     return keeper_.hold_node(id, number, copy->get());

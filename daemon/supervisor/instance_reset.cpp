@@ -125,10 +125,9 @@ asio::awaitable<void> Instances::serve_orphans(std::string id, std::shared_ptr<S
   std::vector<std::uint8_t> gone;
   for (Node& node : nodes) {
     if (node.gone) continue;
-    auto copy = std::make_shared<UniqueFd>(::fcntl(node.channel.get(), F_DUPFD_CLOEXEC, 3));
+    const auto copy = std::make_shared<PeerFd>(node.channel.duplicate());
     const auto serve = [engine = supervision->engine, kind = node.kind, channel = next_channel(node), copy] {
-      return converse(*engine,
-                      [&](ipc::EngineLink& link) { return link.serve(kind, std::move(*copy), channel); });
+      return converse(*engine, [&](ipc::EngineLink& link) { return link.serve(kind, copy->get(), channel); });
     };
     Result<> served = Error(ErrorCode::NotFound, "vtpmd has not its descriptor");
     if (*copy) served = co_await run_on(workers_.engines, serve);

@@ -90,7 +90,7 @@ Result<Running*> Instances::running(const std::string& id) {
   return state;
 }
 
-Task<> Instances::serve(std::string id, Node node, UniqueFd channel) {
+Task<> Instances::serve(std::string id, Node node, PeerFd channel) {
   VTPM_CO_TRY_VOID(co_await wake(id));
   VTPM_CO_TRY(Running * state, running(id));
   const auto supervision = state->supervision;
@@ -102,12 +102,12 @@ Task<> Instances::serve(std::string id, Node node, UniqueFd channel) {
   const bool kept = registry_.find(id)->row.durable || node.backend == control::Backend::Socket;
   const std::uint8_t number = node.number = free_number(state->nodes);
   if (kept) {
-    node.channel = UniqueFd(::fcntl(channel.get(), F_DUPFD_CLOEXEC, 3));
+    node.channel = channel.duplicate();
     if (!node.channel) co_return errno_error("a node's descriptor cannot be kept", errno);
   }
   const auto serve = [engine = supervision->engine, kind = node.kind, what = first_channel(node),
-                      fd = std::make_shared<UniqueFd>(std::move(channel))] {
-    return converse(*engine, [&](ipc::EngineLink& link) { return link.serve(kind, std::move(*fd), what); });
+                      fd = std::make_shared<PeerFd>(std::move(channel))] {
+    return converse(*engine, [&](ipc::EngineLink& link) { return link.serve(kind, fd->get(), what); });
   };
   VTPM_CO_TRY_VOID(co_await run_on(workers_.engines, serve));
   VTPM_CO_TRY(state, running(id));

@@ -92,7 +92,7 @@ class Instances {
   Task<std::string> create(Order order);
   // Serves tenants on one more descriptor, which is what node.backend says. A durable instance that is
   // stopped is started for it. No running instance: NotFound or Conflict. At most 16 nodes.
-  Task<> serve(std::string id, Node node, UniqueFd channel);
+  Task<> serve(std::string id, Node node, PeerFd channel);
   // Nothing served at that path: NotFound.
   Result<> forget_node(const std::string& id, std::string_view path);
   // Orderly end; the reason goes into the log. A durable instance's slot files are removed after that. Not

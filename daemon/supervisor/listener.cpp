@@ -11,6 +11,10 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto kPauseWithoutDescriptors = 100ms;
+constexpr auto kBetweenReports = 1s;
+
+// Of whom the kernel does not tell who it is.
+constexpr uid_t kNobody = static_cast<uid_t>(-1);
 
 bool is_shortage(int error) noexcept {
   return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
@@ -37,11 +41,14 @@ class Listener::Place {
   uid_t uid_;
 };
 
-Listener::Listener(asio::any_io_executor executor, UniqueFd socket, std::string name, Session session)
+Listener::Listener(asio::any_io_executor executor, UniqueFd socket, std::string name, Disposal& disposal,
+                   Session session)
     : executor_(std::move(executor)),
       socket_(executor_, socket.release()),
       name_(std::move(name)),
-      session_(std::move(session)) {}
+      disposal_(disposal),
+      session_(std::move(session)),
+      next_report_(executor_) {}
 
 void Listener::start() {
   spawn(executor_, name_, accept_all());
@@ -50,21 +57,28 @@ void Listener::start() {
 void Listener::close() {
   boost::system::error_code ignored;  // closed already
   socket_.close(ignored);
+  next_report_.cancel();
 }
 
 asio::awaitable<void> Listener::accept_all() {
   for (;;) {
     const auto [error] = co_await socket_.async_wait(asio::posix::stream_descriptor::wait_read, kResume);
     if (error) co_return;
-    UniqueFd socket(::accept4(socket_.native_handle(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (socket) {
-      accepted(std::move(socket));
-    } else if (is_shortage(errno)) {
-      log_line(LogLevel::Warning, name_ + ": no descriptors or memory left for a connection");
-      asio::steady_timer pause(executor_, kPauseWithoutDescriptors);
-      co_await pause.async_wait(kResume);
-    }
+    co_await accept_one();
   }
+}
+
+asio::awaitable<void> Listener::accept_one() {
+  if (disposal_.is_full()) {
+    report("too many descriptors of peers cannot be closed: nobody is accepted");
+  } else {
+    UniqueFd socket(::accept4(socket_.native_handle(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (socket) co_return accepted(std::move(socket));
+    if (!is_shortage(errno)) co_return;
+    report("no descriptors or memory left for a connection");
+  }
+  asio::steady_timer pause(executor_, kPauseWithoutDescriptors);
+  co_await pause.async_wait(kResume);
 }
 
 bool Listener::has_place(uid_t uid) const {
@@ -78,11 +92,35 @@ bool Listener::has_place(uid_t uid) const {
 
 void Listener::accepted(UniqueFd socket) {
   auto peer = peer_credentials(socket.get());
-  if (!peer) return log_line(LogLevel::Warning, name_ + ": " + peer.error().context);
+  if (!peer) return refuse(std::move(socket), kNobody, peer.error().context);
   if (!has_place(peer->uid))
-    return log_line(LogLevel::Warning, name_ + ": too many connections, one of uid " +
-                                           std::to_string(peer->uid) + " is refused");
+    return refuse(std::move(socket), peer->uid,
+                  "too many connections, one of uid " + std::to_string(peer->uid) + " is refused");
   spawn(executor_, name_ + " session", serve(std::move(socket), std::move(*peer)));
+}
+
+// It has no place that it could keep until it is closed: these may be many (Disposal::is_full).
+void Listener::refuse(UniqueFd socket, uid_t uid, std::string why) {
+  report(std::move(why));
+  ::shutdown(socket.get(), SHUT_RDWR);  // the peer learns it now
+  disposal_.drop(uid, Disposal::Kind::Connection, std::move(socket));
+}
+
+// Any user can be refused as often as it likes: that makes a line each second.
+void Listener::report(std::string what) {
+  trouble_ = std::move(what);
+  ++troubles_;
+  if (!std::exchange(reporting_, true)) spawn(executor_, name_ + " report", report_by_the_second());
+}
+
+asio::awaitable<void> Listener::report_by_the_second() {
+  while (const std::size_t count = std::exchange(troubles_, 0)) {
+    log_line(LogLevel::Warning,
+             name_ + ": " + trouble_ + (count > 1 ? " (the last of " + std::to_string(count) + ")" : ""));
+    next_report_.expires_after(kBetweenReports);
+    co_await next_report_.async_wait(kResume);
+  }
+  reporting_ = false;
 }
 
 asio::awaitable<void> Listener::serve(UniqueFd socket, PeerCredentials peer) {

@@ -20,7 +20,8 @@ std::uint8_t next_channel(const Node& node) noexcept;
 std::vector<std::uint8_t> take_out(std::vector<Node>& nodes, const std::function<bool(const Node&)>& of);
 // Gives each node the descriptor that was held under its number. Returns the numbers of the descriptors that
 // are no node's; these are closed.
-std::vector<std::uint8_t> put_back(std::vector<Node>& nodes, std::vector<HeldInstance::HeldNode> held);
+std::vector<std::uint8_t> put_back(std::vector<Node>& nodes, std::vector<HeldInstance::HeldNode> held,
+                                   Disposal& disposal, uid_t owner);
 // Whether a socket or a /dev/fuse has no other end any more: the peer has closed it, the mount is gone.
 bool has_hung_up(int fd) noexcept;
 

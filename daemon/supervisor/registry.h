@@ -5,6 +5,7 @@
 #include "daemon/identity/identity.h"
 #include "daemon/ipc/engine_limits.h"
 #include "daemon/supervisor/authorization.h"
+#include "daemon/supervisor/disposal.h"
 #include "daemon/supervisor/store.h"
 
 #include <vtpm/control/attach.h>
@@ -22,7 +23,7 @@ struct Node {
   control::Backend backend = control::Backend::Fuse;
   // A duplicate of its descriptor. Of a durable instance's, so that another engine can serve it when the
   // first died; of a socket, so that it can be ended.
-  UniqueFd channel = {};
+  PeerFd channel = {};
   bool gone = false;        // no engine serves it any more: its users get ENOTCONN
   std::uint8_t number = 0;  // its name among the instance's nodes that the keeper has
 };

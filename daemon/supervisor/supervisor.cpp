@@ -289,12 +289,12 @@ class Daemon {
                  workers_,     ground.engines->jail()},
         http_(context_),
         attach_(ground.rules, options.max_instances_per_user, workers_, registry_, instances_),
-        http_listener_(executor_, std::move(sockets.http), "vtpmd.sock",
+        http_listener_(executor_, std::move(sockets.http), "vtpmd.sock", workers_.disposal,
                        [this](UniqueFd socket, PeerCredentials peer) {
                          return http_.serve(std::move(socket), std::move(peer));
                        }),
         state_interval_(options.state_interval),
-        attach_listener_(executor_, std::move(sockets.attach), "attach.sock",
+        attach_listener_(executor_, std::move(sockets.attach), "attach.sock", workers_.disposal,
                          [this](UniqueFd socket, PeerCredentials peer) {
                            return attach_.serve(std::move(socket), std::move(peer));
                          }) {}

@@ -3,6 +3,8 @@
 // another.
 #pragma once
 
+#include "daemon/supervisor/disposal.h"
+
 #include <boost/asio/thread_pool.hpp>
 
 namespace vtpm::supervisor {
@@ -15,8 +17,7 @@ struct Workers {
   boost::asio::thread_pool keeper{1};   // what the keeper is given and gives up, in order
   boost::asio::thread_pool store{1};    // SQLite: everything in it, in order
   boost::asio::thread_pool files{4};    // files that peers passed: a hostile file system may never answer
-  boost::asio::thread_pool disposal{
-      8};  // close(2) of such files, which may never return either: one for each user
+  Disposal disposal;                    // close(2) of such files, which may never return either
 };
 
 }  // namespace vtpm::supervisor

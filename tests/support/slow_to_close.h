@@ -19,7 +19,7 @@ class SilentServer {
     address_.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     socklen_t length = sizeof address_;
     REQUIRE(::bind(listener_.get(), generic(), length) == 0);
-    REQUIRE(::listen(listener_.get(), 1) == 0);
+    REQUIRE(::listen(listener_.get(), 64) == 0);
     REQUIRE(::getsockname(listener_.get(), generic(), &length) == 0);
   }
 

@@ -57,6 +57,32 @@ void take_fds(const cmsghdr& header, std::vector<UniqueFd>& fds) {
   }
 }
 
+// Room for what recvmsg(2) brings.
+struct Incoming {
+  explicit Incoming(std::span<std::uint8_t> into) : data{into.data(), into.size()} {
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+  }
+  Incoming(const Incoming&) = delete;
+  Incoming& operator=(const Incoming&) = delete;
+
+  ssize_t receive(int socket, int flags) {
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    return ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC | flags);
+  }
+  std::vector<UniqueFd> fds() {
+    std::vector<UniqueFd> all;
+    for (cmsghdr* h = CMSG_FIRSTHDR(&message); h != nullptr; h = CMSG_NXTHDR(&message, h))
+      if (h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS) take_fds(*h, all);
+    return all;
+  }
+
+  iovec data;
+  alignas(cmsghdr) char control[CMSG_SPACE(kMaxSentFds * sizeof(int))];
+  msghdr message{};
+};
+
 }  // namespace
 
 Result<SocketPair> make_seqpacket_pair() {
@@ -112,25 +138,18 @@ Result<> send_message(int socket, BytesView bytes, std::span<const int> fds, Dea
 Result<Message> receive_message(int socket, std::size_t limit, Deadline deadline) {
   Message received;
   received.bytes.resize(limit);
-  alignas(cmsghdr) char control[CMSG_SPACE(kMaxSentFds * sizeof(int))];
-  msghdr message{};
-  iovec data{received.bytes.data(), received.bytes.size()};
+  Incoming incoming(received.bytes);
   ssize_t n = -1;
   for (;;) {
     VTPM_TRY_VOID(wait_for(socket, POLLIN, deadline));
-    message.msg_iov = &data;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = sizeof control;
-    n = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC | (deadline ? MSG_DONTWAIT : 0));
+    n = incoming.receive(socket, deadline ? MSG_DONTWAIT : 0);
     if (n >= 0) break;
     if (errno == EINTR || (deadline && errno == EAGAIN)) continue;
     if (errno == ECONNRESET) return Error(ErrorCode::Unreachable, "the peer is gone");
     return errno_error("recvmsg", errno);
   }
-  for (cmsghdr* h = CMSG_FIRSTHDR(&message); h != nullptr; h = CMSG_NXTHDR(&message, h))
-    if (h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS) take_fds(*h, received.fds);
-  if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || received.fds.size() > kMaxMessageFds) {
+  received.fds = incoming.fds();
+  if ((incoming.message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || received.fds.size() > kMaxMessageFds) {
     received.refused = true;
     received.bytes.clear();
     return received;
@@ -143,6 +162,18 @@ Result<Message> receive_message(int socket, std::size_t limit, Deadline deadline
 bool refuse_descriptors(int socket) noexcept {
   const int no = 0;
   return ::setsockopt(socket, SOL_SOCKET, kPassRights, &no, sizeof no) == 0;
+}
+
+Result<Part> receive_part(int socket, std::span<std::uint8_t> into) {
+  Incoming incoming(into);
+  ssize_t n = -1;
+  do {
+    n = incoming.receive(socket, MSG_DONTWAIT);
+  } while (n < 0 && errno == EINTR);
+  if (n >= 0) return Part{static_cast<std::size_t>(n), incoming.fds()};
+  if (errno == EAGAIN) return Error(ErrorCode::Timeout, "nothing has been sent");
+  if (errno == ECONNRESET) return Error(ErrorCode::Unreachable, "the peer is gone");
+  return errno_error("recvmsg", errno);
 }
 
 Result<PeerCredentials> peer_credentials(int socket) {

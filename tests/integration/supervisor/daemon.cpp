@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -64,6 +65,10 @@ void end_with_parent() {
   if (out < 0 || ::dup2(out, 1) < 0 || ::dup2(out, 2) < 0) ::_exit(126);
   ::setenv("NOTIFY_SOCKET", (place.directory / "notify").c_str(), 1);
   ::unsetenv("JOURNAL_STREAM");
+  if (place.descriptors) {
+    const rlimit limit{*place.descriptors, *place.descriptors};
+    if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) die("RLIMIT_NOFILE");
+  }
   become(daemon_uid());
   end_with_parent();
   std::vector<char*> argv;

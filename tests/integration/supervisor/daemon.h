@@ -11,6 +11,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,7 @@ struct Place {
   // Whether one answers.
   bool has_keeper() const;
   TempDir directory;
+  std::optional<std::size_t> descriptors = {};  // as many as its vtpmds may have, soft and hard limit
 };
 
 class Daemon {

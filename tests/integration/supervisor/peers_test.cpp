@@ -2,14 +2,7 @@
 // Who may do what over HTTP: an operator opens the socket to everyone, and users meet each other.
 #include "tests/integration/supervisor/json_call.h"
 #include "tests/support/skip.h"
-#include "tests/support/slow_to_close.h"
 
-#include <vtpm/control/attach.h>
-#include <vtpm/os/unix_socket.h>
-
-#include <fcntl.h>
-#include <signal.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 
 using namespace vtpm;
@@ -40,19 +33,6 @@ int status_as(uid_t uid, const Daemon& daemon, const std::string& method, const 
     if (same) return static_cast<int>(expected);
   }
   return 0;
-}
-
-// Sends what is too long for a message, with eight copies of `fd`; the reply's error.
-ErrorCode send_refused(const std::string& path, int fd) {
-  const auto socket = connect_seqpacket(path);
-  if (!socket) return socket.error().kind();
-  const std::vector<int> fds(kMaxMessageFds, fd);
-  const auto deadline = after(std::chrono::seconds(10));
-  const auto sent = send_message(socket->get(), Bytes(control::kMaxAttachMessage + 1), fds, deadline);
-  if (!sent) return sent.error().kind();
-  const auto answer = receive_message(socket->get(), control::kMaxAttachMessage, deadline);
-  if (!answer) return answer.error().kind();
-  return control::parse_attach_reply(answer->bytes).error().kind();
 }
 
 }  // namespace
@@ -121,35 +101,4 @@ TEST_CASE("peers: statements in PCR 18 are an operator's, not the instance's own
   CHECK(status_as(kBob, *daemon, "POST", path + "/measurements", body) == 403);
   CHECK(call(*daemon, "GET", path + "/eventlog").size() == 1);
   CHECK(call(*daemon, "POST", path + "/measurements", body).size() == 2);
-}
-
-TEST_CASE("peers: descriptors that are slow to close stop neither the daemon nor other users") {
-  if (::geteuid() != 0) VTPM_SKIP("needs root");
-  const Place place;
-  const auto daemon = open_to_all(place);
-  const std::string path = place.runtime() + "/attach.sock";
-  SilentServer server;
-  // While the daemon stands still, its copy becomes the last one.
-  REQUIRE(::kill(daemon->pid(), SIGSTOP) == 0);
-  CHECK(as_user(kAlice, [&] {
-          const UniqueFd slow = server.slow_to_close();
-          const auto socket = connect_seqpacket(path);
-          if (!slow || !socket) return 1;
-          const int fd = slow.get();
-          return send_message(socket->get(), Bytes(control::kMaxAttachMessage + 1), {&fd, 1}) ? 0 : 2;
-        }) == 0);
-  REQUIRE(::kill(daemon->pid(), SIGCONT) == 0);
-  CHECK(call(*daemon, "GET", "/healthz")["status"] == "ok");
-  const UniqueFd null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
-  const auto refused_as = [&](uid_t uid) {
-    return static_cast<ErrorCode>(
-        as_user(uid, [&] { return static_cast<int>(send_refused(path, null.get())); }));
-  };
-  // Hers wait for each other, up to a limit.
-  ErrorCode last = ErrorCode::Malformed;
-  for (int i = 0; i < 10 && last == ErrorCode::Malformed; ++i)
-    last = refused_as(kAlice);
-  CHECK(last == ErrorCode::Busy);
-  CHECK(refused_as(kBob) == ErrorCode::Malformed);
-  CHECK(call(*daemon, "GET", "/healthz")["status"] == "ok");
 }

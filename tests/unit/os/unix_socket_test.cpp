@@ -45,6 +45,28 @@ UniqueFd listen_at(const std::string& path) {
   return listener;
 }
 
+constexpr std::size_t kMaxOfKernel = 253;  // SCM_MAX_FD
+
+// A byte with `count` copies of `file`.
+void send_many(const UniqueFd& socket, const UniqueFd& file, std::size_t count) {
+  const std::vector<int> fds(count, file.get());
+  const std::size_t size = count * sizeof(int);
+  alignas(cmsghdr) char control[CMSG_SPACE(kMaxOfKernel * sizeof(int))] = {};
+  char byte = 1;
+  iovec data{&byte, 1};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = CMSG_SPACE(size);
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(size);
+  std::memcpy(CMSG_DATA(header), fds.data(), size);
+  REQUIRE(::sendmsg(socket.get(), &message, 0) == 1);
+}
+
 bool same_file(int a, int b) {
   struct stat first {
   }, second{};
@@ -90,27 +112,12 @@ TEST_CASE("unix socket: more descriptors than are allowed are refused, and all a
   const auto pair = make_pair();
   const UniqueFd file = open_null();
   constexpr std::size_t kCount = kMaxMessageFds + 3;
-  std::array<int, kCount> fds;
-  fds.fill(file.get());
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof fds)] = {};
-  char byte = 1;
-  iovec data{&byte, 1};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof fds);
-  std::memcpy(CMSG_DATA(header), fds.data(), sizeof fds);
-  REQUIRE(::sendmsg(pair.first.get(), &message, 0) == 1);
+  send_many(pair.first, file, kCount);
   const auto received = receive_message(pair.second.get(), 10);
   REQUIRE(received);
   CHECK(received->refused);
   CHECK(received->bytes.empty());
-  CHECK(received->fds.size() == fds.size());
+  CHECK(received->fds.size() == kCount);
 }
 
 TEST_CASE("unix socket: a message over the limit is refused, and its descriptors are the receiver's") {
@@ -154,6 +161,30 @@ TEST_CASE("unix socket: one that refuses descriptors takes bytes alone, as do co
 
 TEST_CASE("unix socket: what is no Unix socket refuses nothing") {
   CHECK_FALSE(refuse_descriptors(open_null().get()));
+}
+
+TEST_CASE("unix socket: a part of a stream comes with all the descriptors that were sent with it") {
+  int ends[2];
+  REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
+  UniqueFd sender(ends[0]);
+  const UniqueFd receiver(ends[1]), file = open_null();
+  std::array<std::uint8_t, 4> into{};
+  CHECK(receive_part(receiver.get(), into).error().kind() == ErrorCode::Timeout);
+  REQUIRE(send_message(sender.get(), Bytes{1, 2, 3, 4, 5}));
+  auto part = receive_part(receiver.get(), into);
+  REQUIRE(part);
+  CHECK(part->size == 4);
+  CHECK(part->fds.empty());
+  CHECK(receive_part(receiver.get(), into)->size == 1);
+  send_many(sender, file, kMaxOfKernel);
+  part = receive_part(receiver.get(), into);
+  REQUIRE(part);
+  CHECK(part->size == 1);
+  CHECK(part->fds.size() == kMaxOfKernel);
+  sender.reset();
+  part = receive_part(receiver.get(), into);
+  REQUIRE(part);
+  CHECK(part->size == 0);
 }
 
 TEST_CASE("unix socket: a closed peer is unreachable") {

@@ -53,6 +53,16 @@ Result<Message> receive_message(int socket, std::size_t limit, Deadline deadline
 // (before Linux 6.16), or it is no Unix socket. Other holders of the socket can undo it.
 bool refuse_descriptors(int socket) noexcept;
 
+// What a stream socket has for its reader.
+struct Part {
+  std::size_t size = 0;  // bytes; 0: the peer has ended
+  std::vector<UniqueFd> fds;
+};
+// Receives the next bytes, and the descriptors that came with them: without a place for those the kernel
+// closes them on the receiving thread. Does not block: nothing there is Timeout. A peer that is gone:
+// Unreachable.
+Result<Part> receive_part(int socket, std::span<std::uint8_t> into);
+
 // Who connected: as it was at connect(2) (SO_PEERCRED), in our user namespace.
 struct PeerCredentials {
   pid_t pid;
