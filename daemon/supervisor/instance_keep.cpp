@@ -50,6 +50,7 @@ Result<HeldInstance> Instances::copies_for_keeper(const std::string& id) const {
     return Error(ErrorCode::Conflict, "instance " + id + " is not running");
   HeldInstance copies;
   copies.id = id;
+  copies.owner = found->second.row.owner_uid;
   VTPM_TRY(copies.control, running->supervision->engine->link->duplicate());
   copies.engine.reset(::fcntl(running->supervision->engine->pidfd.get(), F_DUPFD_CLOEXEC, 3));
   const int container = running->supervision->container_pidfd();

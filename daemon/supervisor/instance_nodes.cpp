@@ -73,9 +73,10 @@ asio::awaitable<void> Instances::keep_node(std::string id, std::uint8_t number) 
                                  [=](const Node& n) { return n.number == number; });
   if (node == (*state)->nodes.end()) co_return;
   const auto copy = std::make_shared<PeerFd>(node->channel.duplicate());
-  const auto hold = [this, id, number, copy]() -> Result<> {
+  const uid_t owner = registry_.find(id)->row.owner_uid;
+  const auto hold = [this, id, owner, number, copy]() -> Result<> {
     if (!*copy) return Error(ErrorCode::Exhausted, "no descriptor is left for the keeper");
-    return keeper_.hold_node(id, number, copy->get());
+    return keeper_.hold_node(id, owner, number, copy->get());
   };
   const auto held = co_await run_on(workers_.keeper, hold);
   if (!held) log_line(LogLevel::Warning, held.error().context);

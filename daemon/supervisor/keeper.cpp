@@ -6,6 +6,7 @@
 
 #include <vtpm/os/encoding.h>
 
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -81,20 +82,58 @@ std::string Keeper::name() const {
   return name_of(link_, path_);
 }
 
-Result<std::unique_ptr<Keeper>> Keeper::start(std::string engine_path, const std::string& runtime_dir) {
+Result<std::unique_ptr<Keeper>> Keeper::start(std::string engine_path, const std::string& runtime_dir,
+                                              Disposal& disposal) {
   std::string path = runtime_dir + "/keeper.sock";
   auto link = connect(path);
   if (!link && link.error().kind() == ErrorCode::Unreachable) link = start_another(engine_path, path);
   if (!link) return link.error();
-  return std::unique_ptr<Keeper>(new Keeper(std::move(engine_path), std::move(path), std::move(*link)));
+  return std::unique_ptr<Keeper>(
+      new Keeper(std::move(engine_path), std::move(path), std::move(*link), disposal));
+}
+
+Result<> Keeper::copy_node(const HeldKey& key, int channel, uid_t owner) {
+  UniqueFd fd(::fcntl(channel, F_DUPFD_CLOEXEC, 3));
+  if (!fd) return Error(ErrorCode::Exhausted, "no descriptor is left for a node");
+  copies_.insert_or_assign(key, Copy{std::move(fd), owner});
+  return {};
+}
+
+Result<> Keeper::drop(const HeldKey& key) {
+  VTPM_TRY_VOID(link_.drop(key));
+  dispose(key);
+  return {};
+}
+
+Result<> Keeper::release(std::uint64_t instance) {
+  VTPM_TRY_VOID(link_.release(instance));
+  dispose_all(instance);
+  return {};
+}
+
+void Keeper::dispose(const HeldKey& key) {
+  dispose(copies_.extract(key));
+}
+
+void Keeper::dispose_all(std::uint64_t instance) {
+  const auto first = [&] { return copies_.lower_bound({instance, HeldKind::Control, 0}); };
+  for (auto one = first(); one != copies_.end() && one->first.instance == instance; one = first())
+    dispose(copies_.extract(one));
+}
+
+// Root's, too, not on this thread: what is in a socket's queue may be of any client.
+void Keeper::dispose(Copies::node_type copy) {
+  if (copy.empty()) return;
+  const uid_t owner = copy.mapped().owner == 0 ? kNoOwner : copy.mapped().owner;
+  disposal_.drop(owner, Disposal::Kind::Passed, std::move(copy.mapped().fd));
 }
 
 // What was to be let go of in the meantime first: it would be held for ever, and an engine not end.
 Result<> Keeper::let_go_of_owed() {
   for (; !owed_drops_.empty(); owed_drops_.erase(owed_drops_.begin()))
-    VTPM_TRY_VOID(link_.drop(*owed_drops_.begin()));
+    VTPM_TRY_VOID(drop(*owed_drops_.begin()));
   for (; !owed_releases_.empty(); owed_releases_.erase(owed_releases_.begin()))
-    VTPM_TRY_VOID(link_.release(*owed_releases_.begin()));
+    VTPM_TRY_VOID(release(*owed_releases_.begin()));
   return {};
 }
 
@@ -120,9 +159,15 @@ Result<std::vector<HeldInstance>> Keeper::recall() {
   for (ipc::Held& held : all) {
     std::string id = id_of(held.key.instance);
     if (instances.empty() || instances.back().id != id) instances.emplace_back().id = std::move(id);
+    if (held.key.kind == HeldKind::Node) VTPM_TRY_VOID(copy_node(held.key, held.fd.get(), kNoOwner));
     put_into(instances.back(), std::move(held));
   }
   return instances;
+}
+
+void Keeper::set_owner(const std::string& id, uid_t owner) {
+  for (auto& [key, copy] : copies_)
+    if (id_of(key.instance) == id) copy.owner = owner;
 }
 
 // The engine's pidfd after what it cannot be taken back without: what has none is of a vtpmd that died before
@@ -146,17 +191,23 @@ Result<> Keeper::hold(const HeldInstance& instance) {
                    " would fail if both this vtpmd and its engine died: " + held.error().context);
   }
   for (const auto& node : instance.nodes) {
-    const auto held = hold_node(instance.id, node.number, node.channel.get());
+    const auto held = hold_node(instance.id, instance.owner, node.number, node.channel.get());
     if (!held && held.error().kind() != ErrorCode::Exhausted) return held.error();
     if (!held) log_line(LogLevel::Warning, held.error().context);
   }
   return {};
 }
 
-Result<> Keeper::hold_node(const std::string& id, std::uint8_t number, int channel) {
+// What was held under that name, and the copy of it, is let go of in the same order. Even where the keeper
+// has no room the copy stays: vtpmd may close its other one on a thread that must not wait.
+Result<> Keeper::hold_node(const std::string& id, uid_t owner, std::uint8_t number, int channel) {
   VTPM_TRY(const std::uint64_t instance, number_of(id));
   VTPM_TRY_VOID(ensure_connected());
-  const auto held = link_.hold({instance, HeldKind::Node, number}, channel);
+  const HeldKey key{instance, HeldKind::Node, number};
+  auto before = copies_.extract(key);
+  const auto copied = copy_node(key, channel, owner);
+  const auto held = copied ? link_.hold(key, channel) : copied;
+  dispose(std::move(before));
   if (held) return {};
   return held.error().within("instance " + id + ": a node would not outlive both this vtpmd and its engine");
 }
@@ -164,14 +215,14 @@ Result<> Keeper::hold_node(const std::string& id, std::uint8_t number, int chann
 Result<> Keeper::drop_node(const std::string& id, std::uint8_t number) {
   VTPM_TRY(const std::uint64_t instance, number_of(id));
   const HeldKey key{instance, HeldKind::Node, number};
-  const auto dropped = insist([&] { return link_.drop(key); });
+  const auto dropped = insist([&] { return drop(key); });
   if (!dropped) owed_drops_.insert(key);
   return dropped;
 }
 
 Result<> Keeper::release(const std::string& id) {
   VTPM_TRY(const std::uint64_t number, number_of(id));
-  const auto released = insist([&] { return link_.release(number); });
+  const auto released = insist([&] { return release(number); });
   if (!released) owed_releases_.insert(number);
   return released;
 }
@@ -182,7 +233,12 @@ Result<> Keeper::restore(const std::vector<HeldInstance>& instances) {
   link_.close();
   const auto connected = ensure_connected();
   if (!connected && connected.error().kind() == ErrorCode::Unreachable) {
-    owed_releases_.clear();  // it holds nothing
+    // It holds nothing.
+    for (const HeldKey& key : owed_drops_)
+      dispose(key);
+    for (const std::uint64_t instance : owed_releases_)
+      dispose_all(instance);
+    owed_releases_.clear();
     owed_drops_.clear();
     VTPM_TRY(link_, start_another(engine_path_, path_));
   } else if (!connected) {

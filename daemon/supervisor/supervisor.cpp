@@ -73,6 +73,7 @@ struct Ground {
   Rules rules;
   UniqueFd state_lock;
   UniqueFd runtime_lock;
+  std::unique_ptr<Disposal> disposal = std::make_unique<Disposal>();
   std::unique_ptr<Store> store;
   std::unique_ptr<Engines> engines;
   std::unique_ptr<Keeper> keeper;
@@ -113,6 +114,7 @@ Result<Matched> match(Store& store, Keeper& keeper, const std::string& state_dir
     const auto row =
         std::find_if(rows.begin(), rows.end(), [&](const auto& r) { return r.row.id == one.id; });
     // Without its engine's pidfd: the earlier vtpmd died before the keeper had all.
+    if (row != rows.end()) keeper.set_owner(one.id, row->row.owner_uid);
     if (row != rows.end() && one.engine && can_be_taken_back(*row))
       matched.left.push_back({std::move(row->row), row->log_index, std::move(row->runtime), std::move(one)});
     else
@@ -232,7 +234,7 @@ Result<Ground> prepare(const Options& options) {
   VTPM_TRY(ground.store, Store::open(options.state_dir));
   VTPM_TRY_VOID(refuse_lost_key(options.state_dir, *ground.store));
   VTPM_TRY(ground.engines, Engines::start(options.engine));
-  VTPM_TRY(ground.keeper, Keeper::start(options.engine, options.runtime_dir));
+  VTPM_TRY(ground.keeper, Keeper::start(options.engine, options.runtime_dir, *ground.disposal));
   VTPM_TRY(Matched matched, match(*ground.store, *ground.keeper, options.state_dir));
   ground.left = std::move(matched.left);
   auto anchor = anchor::open_anchor(config, [&engines = *ground.engines] { return engines.spawn(); });
@@ -315,7 +317,7 @@ class Daemon {
 
   Ground& ground_;
   asio::io_context io_{1};
-  Workers workers_;
+  Workers workers_{*ground_.disposal};
   asio::any_io_executor executor_;
   asio::signal_set signals_;
   Signal begin_;  // the first epoch is done, or there is no need for it

@@ -10,6 +10,9 @@
 namespace vtpm::supervisor {
 
 struct Workers {
+  // Borrowed: the keeper has it before there are workers.
+  explicit Workers(Disposal& d) : disposal(d) {}
+
   boost::asio::thread_pool anchor{1};   // the anchor's TPM: one command at a time
   boost::asio::thread_pool engines{4};  // conversations with engines
   boost::asio::thread_pool meters{2};   // questions for their counters, which may go unanswered
@@ -17,7 +20,7 @@ struct Workers {
   boost::asio::thread_pool keeper{1};   // what the keeper is given and gives up, in order
   boost::asio::thread_pool store{1};    // SQLite: everything in it, in order
   boost::asio::thread_pool files{4};    // files that peers passed: a hostile file system may never answer
-  Disposal disposal;                    // close(2) of such files, which may never return either
+  Disposal& disposal;                   // close(2) of such files, which may never return either
 };
 
 }  // namespace vtpm::supervisor

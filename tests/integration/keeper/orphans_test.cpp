@@ -160,7 +160,9 @@ TEST_CASE("orphans: vtpmd is told which instance has no room for a node, and eve
   const int status = in_child([&] {
     const rlimit few{16 + 128, 16 + 128};
     if (::setrlimit(RLIMIT_NOFILE, &few) != 0) return 2;
-    auto keeper = supervisor::Keeper::start(std::string(VTPM_BIN_DIR) + "/vtpm-engine", directory.path(""));
+    supervisor::Disposal disposal;
+    auto keeper =
+        supervisor::Keeper::start(std::string(VTPM_BIN_DIR) + "/vtpm-engine", directory.path(""), disposal);
     if (!keeper) return 3;
     const auto copy = [] { return UniqueFd(::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)); };
     supervisor::HeldInstance instance;
@@ -169,7 +171,7 @@ TEST_CASE("orphans: vtpmd is told which instance has no room for a node, and eve
     for (std::uint8_t i = 0; i < 110; ++i)  // 96 have room, less the socket's
       instance.nodes.push_back({i, copy()});
     if (!(*keeper)->hold(instance)) return 4;
-    const auto refused = (*keeper)->hold_node("00000000000000aa", 250, STDERR_FILENO);
+    const auto refused = (*keeper)->hold_node("00000000000000aa", 0, 250, STDERR_FILENO);
     if (!refused && refused.error().kind() == ErrorCode::Exhausted &&
         refused.error().context.find("00000000000000aa") != std::string::npos)
       return (*keeper)->release(instance.id) && (*keeper)->quit() ? 0 : 6;

@@ -60,7 +60,8 @@ struct Bench {
 
   test::TemporaryDirectory directory;
   asio::io_context io{1};
-  Workers workers;
+  Disposal disposal;
+  Workers workers{disposal};
   SlowAnchor anchor;
   std::unique_ptr<Store> store;
   std::optional<Epochs> epochs;
