@@ -21,6 +21,8 @@ constexpr std::size_t kIdBytes = 8;
 // Of a durable TPM. runc tries for 150 ms to remove a version 1 cgroup (RemovePaths in its
 // libcontainer/cgroups), newer ones for a second, of either version.
 constexpr std::chrono::milliseconds kForOrderlyEnd{50};
+constexpr std::chrono::milliseconds kToBeNoticed{1000};  // that the container of a silent engine has ended
+constexpr std::chrono::milliseconds kBetweenLooks{100};
 
 // nullptr: none, the instance is not running, or between two states.
 Supervision* supervision_of(const Instance& instance) {
@@ -134,13 +136,33 @@ Task<Manufactured> Instances::make(std::string id, bool durable, std::string doc
   co_return std::move(made.made);
 }
 
-bool Instances::is_leaving(const Order& order) const {
+std::optional<std::string> Instances::leaving(const Order& order) const {
   const auto leaves = [&](const auto& pair) {
     const State& state = pair.second.state;
     return is_meant(pair.second.row, order) &&
            (std::holds_alternative<Destroying>(state) || is_between_states(state));
   };
-  return std::any_of(registry_.all().begin(), registry_.all().end(), leaves);
+  const auto one = std::find_if(registry_.all().begin(), registry_.all().end(), leaves);
+  return one == registry_.all().end() ? std::nullopt : std::optional(one->first);
+}
+
+// Nobody knows when an engine that is silent will answer, and who asks holds descriptors meanwhile. But its
+// container may have ended just now, which is about to be noticed.
+Task<> Instances::wait_for_leaving(const Order& order) {
+  const auto until = std::chrono::steady_clock::now() + kToBeNoticed;
+  for (auto id = leaving(order); id; id = leaving(order)) {
+    if (!silent_.contains(*id)) {
+      co_await wait_for_change();
+      continue;
+    }
+    if (std::chrono::steady_clock::now() >= until)
+      co_return Error(
+          ErrorCode::Busy,
+          "instance " + *id + " is there already, and its engine does not answer; it may be frozen");
+    asio::steady_timer pause(executor_, kBetweenLooks);
+    co_await pause.async_wait(kResume);
+  }
+  co_return Result<>();
 }
 
 // The instances of the order's name or container whose own container has ended, or that have none to lose.
@@ -168,8 +190,7 @@ Task<> Instances::make_way(const Order& order) {
     VTPM_CO_TRY(const std::vector<std::string> ended, over(order));
     for (const std::string& id : ended)
       co_await end_quietly(id, "container-ended");
-    while (is_leaving(order))
-      co_await wait_for_change();
+    VTPM_CO_TRY_VOID(co_await wait_for_leaving(order));
   }
   co_return Result<>();
 }

@@ -134,7 +134,8 @@ class Instances {
   asio::awaitable<void> wait_for_change();
   asio::awaitable<void> settle(std::string id);
   asio::awaitable<void> settle_to_end(std::string id);
-  bool is_leaving(const Order& order) const;
+  std::optional<std::string> leaving(const Order& order) const;
+  Task<> wait_for_leaving(const Order& order);
   Result<std::vector<std::string>> over(const Order& order) const;
   Task<> make_way(const Order& order);
   Result<std::optional<std::string>> known_durable(const Order& order) const;

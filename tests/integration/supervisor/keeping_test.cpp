@@ -205,6 +205,30 @@ TEST_CASE("keeping: engines that do not answer hold up neither the API nor the o
   CHECK(eventually([&] { return processes(place, "").empty(); }));
 }
 
+TEST_CASE("keeping: who asks for what an engine that does not answer serves is told so, and leaves nothing") {
+  const Place place;
+  auto daemon = start(place);
+  const std::string order = R"({"durable":true,"name":"keep"})";
+  const Frozen frozen(*daemon, {order});
+  daemon = start(place);
+  INFO(place.log());
+  REQUIRE(eventually([&] { return says(place, "does not answer; it is taken back when it does"); }));
+  const std::size_t before = daemon->descriptors();
+  for (int i = 0; i < 3; ++i) {
+    const auto answer = daemon->client().send("POST", "/v1/instances", order);
+    REQUIRE(answer);
+    CHECK(answer->status == 409);
+    CHECK(answer->body.find("instance " + frozen.ids.front()) != std::string::npos);
+    CHECK(answer->body.find("its engine does not answer") != std::string::npos);
+  }
+  CHECK(eventually([&] { return daemon->descriptors() <= before; }));
+  frozen.go_on();
+  CHECK(eventually([&] { return frozen.are(*daemon, "running"); }));
+  // Who asks while it is between the states has it when its engine answers.
+  call(*daemon, "DELETE", "/v1/instances/" + frozen.ids.front());
+  CHECK(is_running(*daemon, create(*daemon, order)));
+}
+
 TEST_CASE("keeping: an engine that is frozen over several vtpmds is taken back when it answers") {
   const Place place;
   auto daemon = start(place);
