@@ -203,6 +203,7 @@ Task<std::uint64_t> Instances::commit_restart(InstanceRow row, const Manufacture
 }
 
 asio::awaitable<void> Instances::cannot_start(std::string id, Provisioned made, Error error) {
+  made = at_rest(std::move(made));
   if (!is_lasting(error.kind())) {
     become(id, Stopped{std::move(made)});
     co_return;
@@ -227,19 +228,23 @@ Task<> Instances::stop_running(std::string id, std::string reason) {
   if (!sequence)
     log_line(LogLevel::Warning, "instance " + id + ": no orderly end: " + sequence.error().context);
 
-  const std::optional<std::uint64_t> anchored = sequence ? std::optional(*sequence) : std::nullopt;
-  const auto record = [this, id, anchored]() -> Result<> {
-    if (!anchored) return store_.mark_stopped(id);
-    VTPM_TRY_VOID(store_.stop_instance({now_ms(), id, *anchored}));
+  co_return co_await stopped(id, std::move(made), sequence ? std::optional(*sequence) : std::nullopt, reason);
+}
+
+// `sequence`: of the last commit of what has ended in order.
+Task<> Instances::stopped(std::string id, Provisioned made, std::optional<std::uint64_t> sequence,
+                          std::string reason) {
+  const auto record = [this, id, sequence]() -> Result<> {
+    if (!sequence) return store_.mark_stopped(id);
+    VTPM_TRY_VOID(store_.stop_instance({now_ms(), id, *sequence}));
     return {};
   };
   const auto recorded = co_await run_on(workers_.store, record);
   Durable& durable = *registry_.find(id)->row.durable;
   if (sequence) durable.sequence = std::max(durable.sequence, *sequence);
-  become(id, Stopped{std::move(made)});
+  become(id, Stopped{at_rest(std::move(made))});
   publish("instance.stop", *registry_.find(id), reason);
-  if (!recorded) co_return recorded.error();
-  co_return Result<>();
+  co_return recorded;
 }
 
 // A stopped or failed one. The files go once the log says that they do: a crash in between leaves files of a

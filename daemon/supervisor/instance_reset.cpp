@@ -6,6 +6,8 @@
 #include "daemon/supervisor/nodes.h"
 #include "daemon/supervisor/supervision.h"
 
+#include <vtpm/os/process.h>
+
 #include <fcntl.h>
 
 #include <algorithm>
@@ -27,6 +29,12 @@ std::size_t count_death(Supervision& supervision) {
   while (now - deaths.front() > kDeathsWithin)
     deaths.pop_front();
   return deaths.size();
+}
+
+// What serves it, too, may have been killed with all of its cgroup: that is its end, and no failure.
+bool has_lost_container(Supervision& supervision) {
+  const int container = supervision.container_pidfd();
+  return container >= 0 && has_ended(container);
 }
 
 }  // namespace
@@ -58,65 +66,101 @@ asio::awaitable<void> Instances::reset_in_turn(std::string id, std::string how) 
   Resetting state = std::move(std::get<Resetting>(instance->state));
   instance->state = Resetting{state.made, state.supervision, {}};
   const InstanceRow row = instance->row;
-  const std::size_t deaths = count_death(*state.supervision);
+  const auto supervision = state.supervision;
   const std::string document =
       log::launch_document({row.id, row.owner_uid, row.container, row.image, row.config});
-
-  const EngineTerms terms{limits_of(row), state.supervision->cgroup};
-  Result<Manufactured> next = Error(
-      ErrorCode::Conflict, "more than " + std::to_string(kMaxDeaths) +
-                               " of its engines died within 60 s; vtpmctl attach or create starts it again");
-  if (state.made.placed && !terms.cgroup) {
-    next = Error(ErrorCode::Conflict, "the keeper did not have its container's cgroup for another one");
-  } else if (deaths <= kMaxDeaths) {
-    asio::steady_timer pause(executor_, kPause * (deaths - 1));
-    co_await pause.async_wait(kResume);
-    next = co_await resume(row, state.made.identity, document, terms);
-  }
-  Result<std::uint64_t> logged = next ? Result<std::uint64_t>(0) : Result<std::uint64_t>(next.error());
-  if (next) {
-    const log::InstanceReset entry{now_ms(), id, how};
-    const auto note = [this, entry, sequence = next->sequence] {
-      return store_.reset_instance(entry, sequence);
-    };
-    logged = co_await run_on(workers_.store, note);
-  }
-  if (logged) {
-    state.supervision->engine = next->engine;
-    const auto watched = watch(state.supervision->engine_end, next->engine->pidfd.get());
-    if (!watched) logged = watched.error();
-  }
-  if (!logged) {
-    if (next) {
-      const auto retire = [this, engine = next->engine] { return engines_.retire(*engine); };
-      static_cast<void>(co_await run_on(workers_.engines, retire));
-    }
-    state.supervision->stop_watching();
-    state.nodes.clear();
-    co_await let_go(id);  // their users get ENOTCONN
-    state.made.engine_pid = 0;
-    state.made.limits.reset();
-    state.made.placed = false;
-    const std::string reason = "its engine ended (" + how + "), and: " + logged.error().context;
-    log_line(LogLevel::Error, "instance " + id + " has failed: " + reason);
-    // While vtpmd stops the next one starts it.
-    const ErrorCode kind = stopping_ && !next ? next.error().kind() : ErrorCode::Conflict;
-    co_await cannot_start(id, std::move(state.made), Error(kind, reason));
+  const EngineTerms terms{limits_of(row), supervision->cgroup};
+  const auto next = co_await next_engine(row, state.made, supervision, document, terms);
+  std::shared_ptr<Engine> engine;
+  if (next) engine = next->engine;
+  if (has_lost_container(*supervision)) {
+    co_await stop_in_turn(id, std::move(state), std::move(engine));
     co_return;
   }
-  Durable& durable = *registry_.find(id)->row.durable;
-  durable.sequence = std::max(durable.sequence, next->sequence);
-  state.made.engine_pid = next->engine->pid;
+  Result<> begun;
+  if (next)
+    begun = co_await begin_with(id, how, supervision, *next);
+  else
+    begun = next.error();
+  if (!begun) {
+    co_await fail_in_turn(id, std::move(state), how, begun.error());
+    co_return;
+  }
+  state.made.engine_pid = engine->pid;
   state.made.limits = terms.limits;
   state.made.event_log = {};
   state.made.event_log.append(tpm::kLaunchPcr, state.made.launch, log::kLaunchContent, document);
-  co_await serve_orphans(id, state.supervision, state.nodes);
-  log_line(LogLevel::Info, "instance " + id + " continues after a TPM Reset: engine pid " +
-                               std::to_string(next->engine->pid));
-  const auto supervision = state.supervision;
+  co_await serve_orphans(id, supervision, state.nodes);
+  log_line(LogLevel::Info,
+           "instance " + id + " continues after a TPM Reset: engine pid " + std::to_string(engine->pid));
   become(id, Running{std::move(state.made), supervision, std::move(state.nodes)});
   spawn(executor_, "watch of an engine", watch_engine(id, supervision));
   publish("instance.reset", *registry_.find(id), how);
+}
+
+// None for what is over, or dies again and again.
+Task<Manufactured> Instances::next_engine(InstanceRow row, Provisioned made,
+                                          std::shared_ptr<Supervision> supervision, std::string document,
+                                          EngineTerms terms) {
+  const std::size_t deaths = count_death(*supervision);
+  if (has_lost_container(*supervision)) co_return Error(ErrorCode::Unavailable, "its container has ended");
+  if (made.placed && !terms.cgroup)
+    co_return Error(ErrorCode::Conflict, "the keeper did not have its container's cgroup for another one");
+  if (deaths > kMaxDeaths)
+    co_return Error(ErrorCode::Conflict,
+                    "more than " + std::to_string(kMaxDeaths) +
+                        " of its engines died within 60 s; vtpmctl attach or create starts it again");
+  asio::steady_timer pause(executor_, kPause * (deaths - 1));
+  co_await pause.async_wait(kResume);
+  co_return co_await resume(std::move(row), std::move(made.identity), std::move(document), std::move(terms));
+}
+
+// The reset is in the log and the engine watched; or the engine has ended.
+Task<> Instances::begin_with(std::string id, std::string how, std::shared_ptr<Supervision> supervision,
+                             Manufactured next) {
+  const log::InstanceReset entry{now_ms(), id, how};
+  const auto note = [this, entry, sequence = next.sequence] {
+    return store_.reset_instance(entry, sequence);
+  };
+  const auto logged = co_await run_on(workers_.store, note);
+  Result<> begun = logged ? watch(supervision->engine_end, next.engine->pidfd.get()) : logged.error();
+  if (!begun) {
+    const auto retire = [this, engine = next.engine] { return engines_.retire(*engine); };
+    static_cast<void>(co_await run_on(workers_.engines, retire));
+    co_return begun;
+  }
+  supervision->engine = next.engine;
+  Durable& durable = *registry_.find(id)->row.durable;
+  durable.sequence = std::max(durable.sequence, next.sequence);
+  co_return begun;
+}
+
+// There is nobody to serve any more; and an engine in the container's cgroup would keep the runtime from
+// removing that.
+asio::awaitable<void> Instances::stop_in_turn(std::string id, Resetting state, std::shared_ptr<Engine> next) {
+  state.supervision->stop_watching();
+  state.nodes.clear();
+  if (next && next->placed) spawn(executor_, "end of an engine", clear_cgroup(next));
+  co_await let_go(id);
+  std::optional<std::uint64_t> sequence;
+  if (next) {
+    const auto stop = [this, next] { return engines_.stop(*next); };
+    const auto stopped = co_await run_on(workers_.engines, stop);
+    if (stopped) sequence = *stopped;
+  }
+  const auto recorded = co_await stopped(id, std::move(state.made), sequence, "container-ended");
+  if (!recorded) log_line(LogLevel::Error, "instance " + id + ": " + recorded.error().context);
+}
+
+asio::awaitable<void> Instances::fail_in_turn(std::string id, Resetting state, std::string how, Error error) {
+  state.supervision->stop_watching();
+  state.nodes.clear();
+  co_await let_go(id);  // their users get ENOTCONN
+  const std::string reason = "its engine ended (" + how + "), and: " + error.context;
+  log_line(LogLevel::Error, "instance " + id + " has failed: " + reason);
+  // While vtpmd stops the next one starts it.
+  const ErrorCode kind = stopping_ ? error.kind() : ErrorCode::Conflict;
+  co_await cannot_start(id, std::move(state.made), Error(kind, reason));
 }
 
 // The nodes of the dead engine, as far as vtpmd has their descriptors.

@@ -156,11 +156,18 @@ class Instances {
   asio::awaitable<void> anchor_states();
   Task<> wake(const std::string& id);
   Task<> stop_running(std::string id, std::string reason);
+  Task<> stopped(std::string id, Provisioned made, std::optional<std::uint64_t> sequence, std::string reason);
   Task<> destroy_stored(std::string id, std::string reason);
   asio::awaitable<void> remove_files(std::string id);
   bool keys_in_use() const;
   asio::awaitable<void> reset(std::string id, pid_t pid);
   asio::awaitable<void> reset_in_turn(std::string id, std::string how);
+  Task<Manufactured> next_engine(InstanceRow row, Provisioned made, std::shared_ptr<Supervision> supervision,
+                                 std::string document, EngineTerms terms);
+  Task<> begin_with(std::string id, std::string how, std::shared_ptr<Supervision> supervision,
+                    Manufactured next);
+  asio::awaitable<void> stop_in_turn(std::string id, Resetting state, std::shared_ptr<Engine> next);
+  asio::awaitable<void> fail_in_turn(std::string id, Resetting state, std::string how, Error error);
   asio::awaitable<void> serve_orphans(std::string id, std::shared_ptr<Supervision> supervision,
                                       std::vector<Node>& nodes);
   // An error: it runs, but one of the processes cannot be watched.

@@ -69,11 +69,12 @@ struct Launched {
   Result<std::string> id = Error(ErrorCode::Internal, "not asked");
 };
 
-void launch_into(Launched& launched, const Place& place, int cgroup) {
+void launch_into(Launched& launched, const Place& place, int cgroup, bool durable = false) {
   auto node = device::make_fuse_node();
   REQUIRE(node);
   auto request = launch_of("c1");
   request.cgroup = true;
+  request.durable = durable;
   const UniqueFd config = config_file();
   launched.id = send(place, request, {launched.container.pidfd(), config.get(), node->server.get(), cgroup});
 }
@@ -129,6 +130,34 @@ TEST_CASE("attach.sock: launches into a cgroup that may use hardly any CPU time 
   CHECK(other.wait_for(std::chrono::seconds(15)) == std::future_status::ready);
   CHECK(cgroup.allow(1000000));
   CHECK(other.get());
+}
+
+TEST_CASE(
+    "attach.sock: a durable TPM that is killed with all of its container's cgroup is stopped, not failed") {
+  if (!is_root_with_fuse()) VTPM_SKIP("needs root and /dev/fuse");
+  const Cgroup cgroup;
+  if (!cgroup.is_there()) VTPM_SKIP("no cgroup can be made here");
+  const bool is_removed = GENERATE(true, false);
+  const Place place;
+  const auto daemon = Daemon::start(place);
+  REQUIRE(daemon->ready());
+  Launched launched;
+  launch_into(launched, place, cgroup.open("cgroup.procs", O_WRONLY).get(), true);
+  REQUIRE(launched.id);
+  const auto look = [&] { return call(*daemon, "GET", "/v1/instances/" + *launched.id); };
+  const auto engine = look()["pid"].get<pid_t>();
+  // vtpmd sees the engine's end first, whenever it looks.
+  REQUIRE(::kill(daemon->pid(), SIGSTOP) == 0);
+  REQUIRE(::kill(engine, SIGKILL) == 0);
+  REQUIRE(eventually([&] { return cgroup.processes().empty(); }));
+  launched.container.end();
+  if (is_removed) REQUIRE(eventually([&] { return cgroup.remove(); }));
+  REQUIRE(::kill(daemon->pid(), SIGCONT) == 0);
+  CHECK(eventually([&] { return look()["state"] == "stopped"; }));
+  INFO(place.log());
+  CHECK(place.log().find("has failed") == std::string::npos);
+  CHECK(place.log().find("continues after a TPM Reset") == std::string::npos);
+  if (!is_removed) CHECK(cgroup.processes().empty());
 }
 
 TEST_CASE("attach.sock: what is not a cgroup.procs that is open for writing is refused") {
