@@ -51,6 +51,7 @@ class Engine {
 
   unsigned state() const noexcept;
   // False ends the engine, with exit_status_.
+  bool work_off_control();
   bool serve_control();
   bool reply(const ipc::FrameHead& head, BytesView payload);
   bool refuse(std::string_view why);
@@ -120,7 +121,7 @@ int Engine::run() {
     for (const auto& endpoint : endpoints_)
       endpoint->answer_polls();
     if (polled[0].revents == 0) continue;
-    if (!serve_control()) break;
+    if (!work_off_control()) break;
     wait.until = HaltPoll::Clock::now();  // other limits may have come
   }
   if (const auto orderly = power_off(); !orderly) log_line(orderly.error().context);
@@ -145,6 +146,16 @@ bool Engine::refuse(std::string_view why) {
   log_line(std::string(why) + ": this engine ends");
   exit_status_ = ipc::kExitProtocol;
   return false;
+}
+
+// All that is asked already: who asks for several nodes to be served does not wait for the commands that the
+// first one's tenants have at once.
+bool Engine::work_off_control() {
+  pollfd more{control_.get(), POLLIN, 0};
+  do {
+    if (!serve_control()) return false;
+  } while (::poll(&more, 1, 0) > 0);
+  return true;
 }
 
 bool Engine::serve_control() {

@@ -18,6 +18,10 @@ Error given_up() {
   return {ErrorCode::Unreachable, "the engine was given up after an error"};
 }
 
+Bytes served_as(NodeKind kind, std::uint8_t channel) {
+  return {kind == NodeKind::Managed ? kServeManaged : kServeRaw, channel};
+}
+
 }  // namespace
 
 void EngineLink::set_deadline(Deadline total) {
@@ -30,18 +34,32 @@ void EngineLink::give_up() {
   socket_.reset();
 }
 
+Deadline EngineLink::deadline() const {
+  const Deadline own = after(kEngineDeadline);
+  return total_ ? std::min(*own, *total_) : own;
+}
+
+// The id that its reply will have.
+Result<std::uint32_t> EngineLink::request(Verb verb, BytesView payload, std::span<const int> fds,
+                                          Deadline deadline) {
+  const FrameHead head{verb, false, false, ++next_id_, 0};
+  VTPM_TRY_VOID(send_transfer(socket_.get(), head, payload, fds, deadline));
+  return head.id;
+}
+
+Result<Transfer> EngineLink::reply_to(Verb verb, std::uint32_t id, Deadline deadline) {
+  VTPM_TRY(Transfer received, receive_reply(deadline));
+  if (!received.head.reply || received.head.verb != verb || received.head.id != id)
+    return Error(ErrorCode::Malformed, "engine frame: not the reply to the request");
+  return received;
+}
+
 Result<Bytes> EngineLink::exchange(Verb verb, BytesView payload, std::span<const int> fds) {
   const std::lock_guard lock(mutex_);
   if (!socket_) return given_up();
-  const FrameHead request{verb, false, false, ++next_id_, 0};
-  Deadline deadline = after(kEngineDeadline);
-  if (total_) deadline = std::min(*deadline, *total_);
-  auto reply = [&]() -> Result<Transfer> {
-    VTPM_TRY_VOID(send_transfer(socket_.get(), request, payload, fds, deadline));
-    VTPM_TRY(Transfer received, receive_reply(deadline));
-    if (!received.head.reply || received.head.verb != verb || received.head.id != request.id)
-      return Error(ErrorCode::Malformed, "engine frame: not the reply to the request");
-    return received;
+  auto reply = [&, until = deadline()]() -> Result<Transfer> {
+    VTPM_TRY(const std::uint32_t id, request(verb, payload, fds, until));
+    return reply_to(verb, id, until);
   }();
   if (!reply) {
     give_up();  // a late reply must never be taken for another request's
@@ -63,9 +81,7 @@ Result<UniqueFd> EngineLink::duplicate() {
 Result<> EngineLink::take_over() {
   const std::lock_guard lock(mutex_);
   if (!socket_) return given_up();
-  Deadline deadline = after(kEngineDeadline);
-  if (total_) deadline = std::min(*deadline, *total_);
-  auto in_step = [&]() -> Result<> {
+  auto in_step = [&, deadline = deadline()]() -> Result<> {
     if (!owed_) {
       // Where the other process's ids were is not known: the answer must not be one of its own.
       VTPM_TRY(const Secret start, Secret::random(sizeof next_id_));
@@ -125,9 +141,30 @@ Result<> EngineLink::hash_sequence(BytesView data) {
 }
 
 Result<> EngineLink::serve(NodeKind kind, int fd, std::uint8_t channel) {
-  const Bytes payload{kind == NodeKind::Managed ? kServeManaged : kServeRaw, channel};
-  VTPM_TRY_VOID(exchange(Verb::Serve, payload, {&fd, 1}));
+  VTPM_TRY_VOID(exchange(Verb::Serve, served_as(kind, channel), {&fd, 1}));
   return {};
+}
+
+Result<std::vector<Result<>>> EngineLink::serve_all(std::span<const Served> nodes) {
+  const std::lock_guard lock(mutex_);
+  if (!socket_) return given_up();
+  auto outcomes = [&, until = deadline()]() -> Result<std::vector<Result<>>> {
+    std::vector<std::uint32_t> asked;
+    for (const Served& node : nodes) {
+      VTPM_TRY(const std::uint32_t id,
+               request(Verb::Serve, served_as(node.kind, node.channel), {&node.fd, 1}, until));
+      asked.push_back(id);
+    }
+    std::vector<Result<>> of_each;
+    for (const std::uint32_t id : asked) {
+      VTPM_TRY(const Transfer reply, reply_to(Verb::Serve, id, until));
+      const bool is_served = reply.head.status == 0;
+      of_each.push_back(is_served ? Result<>() : error_from_reply(reply.head.status, reply.payload));
+    }
+    return of_each;
+  }();
+  if (!outcomes) give_up();
+  return outcomes;
 }
 
 // The next frame but for the answer that is owed: that one comes before all others, once.

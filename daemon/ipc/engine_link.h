@@ -21,6 +21,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <vector>
 
 namespace vtpm::ipc {
 
@@ -74,6 +75,15 @@ class EngineLink {
   Result<> serve(NodeKind kind, UniqueFd fd, std::uint8_t channel = kChannelFuse) {
     return serve(kind, fd.get(), channel);
   }
+  // The same for several, asked for together: the engine, which works off all that was asked of it before a
+  // tenant's command, serves all before the first command of the first one's tenants can keep it. What it
+  // says of each, in order. An error: of none is known whether it is served, and the engine is of no use.
+  struct Served {
+    NodeKind kind;
+    int fd;
+    std::uint8_t channel;
+  };
+  Result<std::vector<Result<>>> serve_all(std::span<const Served> nodes);
   // What tenants may use from now on: before they are served, and again when it changes. Not after
   // shutdown().
   Result<> set_limits(const EngineLimits& limits);
@@ -90,6 +100,9 @@ class EngineLink {
 
  private:
   Result<Bytes> exchange(Verb verb, BytesView payload, std::span<const int> fds = {});
+  Deadline deadline() const;
+  Result<std::uint32_t> request(Verb verb, BytesView payload, std::span<const int> fds, Deadline deadline);
+  Result<Transfer> reply_to(Verb verb, std::uint32_t id, Deadline deadline);
   Result<Transfer> receive_reply(Deadline deadline);
   void give_up();
 

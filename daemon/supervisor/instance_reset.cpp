@@ -8,8 +8,6 @@
 
 #include <vtpm/os/process.h>
 
-#include <fcntl.h>
-
 #include <algorithm>
 
 namespace vtpm::supervisor {
@@ -35,6 +33,14 @@ std::size_t count_death(Supervision& supervision) {
 bool has_lost_container(Supervision& supervision) {
   const int container = supervision.container_pidfd();
   return container >= 0 && has_ended(container);
+}
+
+Result<std::vector<Result<>>> serve_all(Engine& engine, std::span<const ipc::EngineLink::Served> nodes) {
+  if (nodes.empty()) return std::vector<Result<>>();
+  engine.begin_conversation(kFreeConversation);
+  auto served = engine.link->serve_all(nodes);
+  if (!served) engine.kill();
+  return served;
 }
 
 }  // namespace
@@ -163,26 +169,37 @@ asio::awaitable<void> Instances::fail_in_turn(std::string id, Resetting state, s
   co_await cannot_start(id, std::move(state.made), Error(kind, reason));
 }
 
-// The nodes of the dead engine, as far as vtpmd has their descriptors.
+// The nodes of the dead engine, as far as vtpmd has their descriptors. All together, and whatever time that
+// takes within the bounds of a conversation: the engine is fresh, and nobody else uses it yet.
 asio::awaitable<void> Instances::serve_orphans(std::string id, std::shared_ptr<Supervision> supervision,
                                                std::vector<Node>& nodes) {
   std::vector<std::uint8_t> gone;
-  for (Node& node : nodes) {
-    if (node.gone) continue;
-    const auto copy = std::make_shared<PeerFd>(node.channel.duplicate());
-    const auto serve = [engine = supervision->engine, kind = node.kind, channel = next_channel(node), copy] {
-      return converse(*engine, [&](ipc::EngineLink& link) { return link.serve(kind, copy->get(), channel); });
-    };
-    Result<> served = Error(ErrorCode::NotFound, "vtpmd has not its descriptor");
-    if (*copy) served = co_await run_on(workers_.engines, serve);
-    if (served) continue;
-    // This engine has died, too: the next one serves it.
-    if (is_fatal_to_engine(served.error().kind())) continue;
-    log_line(LogLevel::Warning, "the node " + node.path + " is gone: " + served.error().context);
+  const auto lose = [&gone](Node& node, std::string_view why) {
+    log_line(LogLevel::Warning, "the node " + node.path + " is gone: " + std::string(why));
     node.gone = true;
     node.channel.reset();
     gone.push_back(node.number);
+  };
+  std::vector<Node*> orphans;
+  const auto copies = std::make_shared<std::vector<PeerFd>>();
+  std::vector<ipc::EngineLink::Served> asked;
+  for (Node& node : nodes) {
+    if (node.gone) continue;
+    PeerFd copy = node.channel.duplicate();
+    if (!copy) {
+      lose(node, "vtpmd has not its descriptor");
+      continue;
+    }
+    asked.push_back({node.kind, copy.get(), next_channel(node)});
+    copies->push_back(std::move(copy));
+    orphans.push_back(&node);
   }
+  const auto serve = [engine = supervision->engine, copies, asked] { return serve_all(*engine, asked); };
+  const auto served = co_await run_on(workers_.engines, serve);
+  if (!served) log_line(LogLevel::Warning, "instance " + id + ": " + served.error().context);
+  // Of one that serves none, because it has died or was ended for it, the next one serves all.
+  for (std::size_t i = 0; served && i < orphans.size(); ++i)
+    if (const Result<>& outcome = served->at(i); !outcome) lose(*orphans[i], outcome.error().context);
   co_await drop_nodes(id, std::move(gone));
 }
 

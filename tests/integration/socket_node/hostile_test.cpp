@@ -3,11 +3,14 @@
 #include "tests/integration/fuse_node/served.h"
 #include "tests/integration/socket_node/connected.h"
 
+#include <vtpm/os/process.h>
+
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 
 #include <fstream>
+#include <thread>
 
 using namespace vtpm;
 using namespace vtpm::test;
@@ -350,4 +353,38 @@ TEST_CASE("socket: a raw socket and a raw device file have one client among them
   CHECK_FALSE(comes(socket, 0));
   file.reset();
   CHECK(code_of(receive_response(socket)) == 0);
+}
+
+TEST_CASE("socket: nodes that are asked for together are served before the commands that wait at others") {
+  Connected connected;
+  constexpr std::size_t kClients = 8;
+  std::vector<UniqueFd> clients;
+  for (std::size_t i = 0; i < kClients; ++i) {
+    clients.push_back(connect_to(connected.managed));
+    REQUIRE(code_of(answer_to(clients.back(), get_random(4))) == 0);
+  }
+  const std::uint64_t before = connected.status().commands;
+  const int engine = connected.engine.pidfd.get();
+  REQUIRE(signal_process(engine, SIGSTOP));
+  for (u32 i = 0; i < kClients; ++i)
+    send_all(clients[i], create_rsa_primary(kOwner, 2048, i));
+  std::vector<std::unique_ptr<Listener>> listeners;
+  std::vector<UniqueFd> copies;
+  std::vector<ipc::EngineLink::Served> nodes;
+  for (std::size_t i = 0; i < kClients; ++i) {
+    listeners.push_back(std::make_unique<Listener>());
+    copies.push_back(listeners.back()->copy());
+    nodes.push_back({NodeKind::Managed, copies.back().get(), ipc::kChannelSocket});
+  }
+  std::thread wakes([engine] {
+    ::poll(nullptr, 0, 200);  // until all are asked for; fewer are no error
+    (void)signal_process(engine, SIGCONT);
+  });
+  const auto served = connected.engine.link->serve_all(nodes);
+  const std::uint64_t meanwhile = connected.status().commands - before;
+  wakes.join();
+  REQUIRE(served);
+  for (const auto& one : *served)
+    CHECK(one);
+  CHECK(meanwhile <= kClients / 2);
 }

@@ -2,20 +2,27 @@
 // Launches that come with the cgroup.procs of a container's cgroup: what is taken for one, and what is not.
 #include "tests/integration/supervisor/json_call.h"
 #include "tests/integration/supervisor/launch.h"
+#include "tests/support/engine.h"
 #include "tests/support/skip.h"
 
 #include <vtpm/device/cgroup.h>
 #include <vtpm/device/fuse_node.h>
+#include <vtpm/device/socket_node.h>
 #include <vtpm/os/file.h>
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <future>
+#include <thread>
 
 using namespace vtpm;
 using namespace vtpm::test;
@@ -23,6 +30,7 @@ using namespace vtpm::test;
 namespace {
 
 constexpr uid_t kOther = 64902;  // nobody's
+constexpr int kSlow = 2'500;     // us of CPU time each second: an RSA key takes a minute
 
 // A cgroup of the test's own in the hierarchy of the CPU time.
 class Cgroup {
@@ -158,6 +166,98 @@ TEST_CASE(
   CHECK(place.log().find("has failed") == std::string::npos);
   CHECK(place.log().find("continues after a TPM Reset") == std::string::npos);
   if (!is_removed) CHECK(cgroup.processes().empty());
+}
+
+namespace {
+
+// A socket node of an instance.
+class Socket {
+ public:
+  Socket(const Place& place, const std::string& instance, const std::string& name)
+      : path_(place.directory / name) {
+    auto listener = device::make_socket_node(path_);
+    REQUIRE(listener);
+    const control::AttachRequest request{instance, NodeKind::Managed, path_, control::Backend::Socket};
+    REQUIRE(send(place, request, {listener->get()}));
+  }
+  // What a connection of its own is answered; nothing: the connection fails, or ends. Waits as long as
+  // `goes_on` says.
+  Bytes answer(BytesView command, const std::function<bool()>& goes_on) const {
+    const UniqueFd connection(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path_.copy(address.sun_path, sizeof address.sun_path - 1);
+    const auto* name = reinterpret_cast<const sockaddr*>(&address);
+    if (::connect(connection.get(), name, sizeof address) != 0) return {};
+    if (::send(connection.get(), command.data(), command.size(), MSG_NOSIGNAL) < 0) return {};
+    pollfd p{connection.get(), POLLIN, 0};
+    while (::poll(&p, 1, 50) == 0)
+      if (!goes_on()) return {};
+    Bytes response(4096);
+    const ssize_t n = ::read(connection.get(), response.data(), response.size());
+    response.resize(n > 0 ? static_cast<std::size_t>(n) : 0);
+    return response;
+  }
+
+ private:
+  std::string path_;
+};
+
+// A tenant that makes one RSA key after another, whatever happens to its connection.
+class Busy {
+ public:
+  explicit Busy(const Socket& node)
+      : thread_([this, &node] {
+          for (u32 i = 0; !done_; ++i)
+            if (node.answer(create_rsa_primary(kOwner, 2048, i), [this] { return !done_; }).empty())
+              ::poll(nullptr, 0, 5);
+        }) {}
+  ~Busy() {
+    done_ = true;
+    thread_.join();
+  }
+  Busy(const Busy&) = delete;
+  Busy& operator=(const Busy&) = delete;
+
+ private:
+  std::atomic<bool> done_{false};
+  std::thread thread_;
+};
+
+}  // namespace
+
+TEST_CASE("attach.sock: a reset serves all nodes again, however slow the engine is and busy one's tenants") {
+  if (!is_root_with_fuse()) VTPM_SKIP("needs root and /dev/fuse");
+  const Cgroup cgroup;
+  if (!cgroup.is_there() || !cgroup.allow(1000000)) VTPM_SKIP("no cgroup's CPU time can be limited here");
+  const Place place;
+  const auto daemon = Daemon::start(place);
+  REQUIRE(daemon->ready());
+  Launched launched;
+  launch_into(launched, place, cgroup.open("cgroup.procs", O_WRONLY).get(), true);
+  REQUIRE(launched.id);
+  std::vector<std::unique_ptr<Socket>> nodes;
+  for (int i = 0; i < 14; ++i)
+    nodes.push_back(std::make_unique<Socket>(place, *launched.id, "node" + std::to_string(i)));
+  const auto look = [&] { return call(*daemon, "GET", "/v1/instances/" + *launched.id); };
+  const auto engine = look()["pid"].get<pid_t>();
+  {
+    const Busy busy(*nodes.front());
+    REQUIRE(cgroup.allow(kSlow));
+    REQUIRE(::kill(engine, SIGKILL) == 0);
+    const auto is_reset = [&] { return look()["pid"] != engine && look()["state"] == "running"; };
+    bool reset = false;
+    for (int i = 0; i < 12 && !reset; ++i)
+      reset = eventually(is_reset);
+    CHECK(reset);
+  }
+  REQUIRE(cgroup.allow(1000000));
+  INFO(place.log());
+  CHECK(place.log().find(place.directory / "node13 is gone") == std::string::npos);
+  const auto patience = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  const auto waits = [&] { return std::chrono::steady_clock::now() < patience; };
+  for (std::size_t i = 1; i < nodes.size(); ++i)
+    CHECK(code_of(nodes[i]->answer(get_random(4), waits)) == 0);
 }
 
 TEST_CASE("attach.sock: what is not a cgroup.procs that is open for writing is refused") {

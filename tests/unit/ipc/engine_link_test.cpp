@@ -7,6 +7,7 @@
 #include <catch2/catch.hpp>
 #include <fcntl.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <functional>
 #include <thread>
@@ -179,6 +180,42 @@ TEST_CASE("engine link: a status that comes too late is dropped, and the link is
     CHECK(link.transmit(tpm::Locality::tenant(), Bytes(12)).error().kind() == ErrorCode::Malformed);
     CHECK(link.status_if_free(soon()).error().kind() == ErrorCode::Unreachable);
   }
+}
+
+namespace {
+
+constexpr EngineLink::Served kTwoNodes[] = {{NodeKind::Managed, STDERR_FILENO, kChannelSocket},
+                                            {NodeKind::Raw, STDERR_FILENO, kChannelSocket}};
+
+// serve_all()'s outcome with an engine that answers once it has both requests.
+Result<std::vector<Result<>>> serve_with(EngineLink& link, int engine, std::uint32_t second_status,
+                                         std::uint32_t second_id) {
+  std::thread peer([=] {
+    const auto first = receive_transfer(engine, after(std::chrono::seconds(5)));
+    const auto second = receive_transfer(engine, after(std::chrono::seconds(5)));
+    if (!first || !second) return;
+    answer(engine, {Verb::Serve, true, false, first->head.id, 0}, {});
+    answer(engine, {Verb::Serve, true, false, second->head.id + second_id, second_status}, {});
+  });
+  auto outcomes = link.serve_all(kTwoNodes);
+  peer.join();
+  return outcomes;
+}
+
+}  // namespace
+
+TEST_CASE("engine link: several nodes are asked for before the first answer, and each has its own") {
+  auto pair = std::move(*make_seqpacket_pair());
+  EngineLink link(std::move(pair.first));
+  const auto outcomes =
+      serve_with(link, pair.second.get(), static_cast<std::uint32_t>(ErrorCode::Exhausted), 0);
+  REQUIRE(outcomes);
+  REQUIRE(outcomes->size() == 2);
+  CHECK(outcomes->at(0));
+  CHECK(outcomes->at(1).error().kind() == ErrorCode::Exhausted);
+  CHECK(serve_with(link, pair.second.get(), 0, 0)->at(1));
+  CHECK(serve_with(link, pair.second.get(), 0, 1).error().kind() == ErrorCode::Malformed);
+  CHECK(link.serve_all(kTwoNodes).error().kind() == ErrorCode::Unreachable);
 }
 
 TEST_CASE(
