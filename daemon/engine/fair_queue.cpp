@@ -15,28 +15,43 @@ bool FairQueue::active(const Entry& entry, Time now) const {
   return entry.queued || idle_for(entry, now) < kIdle;
 }
 
-// The least virtual runtime of the active spaces but one.
-std::optional<FairQueue::Duration> FairQueue::least_of_others(const Entry& but, Time now) const {
-  std::optional<Duration> least;
+FairQueue::Others FairQueue::others(const Entry& but, Time now) const {
+  Others others;
   for (const auto& [space, entry] : entries_) {
     if (&entry == &but || !active(entry, now)) continue;
-    least = std::min(least.value_or(entry.used), entry.used);
+    others.least = others.active == 0 ? entry.used : std::min(others.least, entry.used);
+    ++others.active;
   }
-  return least;
+  return others;
+}
+
+// What the one that has used most has used.
+FairQueue::Duration FairQueue::most() const {
+  Duration most{0};
+  for (const auto& [space, entry] : entries_)
+    most = std::max(most, entry.used);
+  return most;
+}
+
+// Each of those that are active was to have as much before: one that is ahead of n is so for n times as long.
+FairQueue::Duration FairQueue::forgiven(const Entry& entry, const Others& others, Time now) const {
+  return std::max(entry.used - idle_for(entry, now) / others.active, others.least);
 }
 
 void FairQueue::push(space::SpaceId space, Time now) {
   auto& entry = entries_[space];
   if (!active(entry, now)) {
-    const auto others = least_of_others(entry, now);
-    if (!others) closed_ = {};  // nobody is there who has missed anything
-    const auto least = others.value_or(entry.used);
-    const auto idle = idle_for(entry, now);
-    if (!entry.last_end)
-      entry.used = least + debt(closed_, least, now);
-    else  // No credit from the past; and what it had too much, others have had time to make up for.
-      entry.used = entry.used - least > idle ? entry.used - idle : least;
+    const Others others = this->others(entry, now);
+    if (others.active == 0) {
+      entry.used = most();  // nobody is there who has missed anything: all begin as equals
+      closed_ = {};
+    } else if (!entry.last_end) {
+      entry.used = others.least + debt(closed_, others, now);
+    } else {
+      entry.used = forgiven(entry, others, now);  // no credit from the past
+    }
   }
+  entry.order = ++pushed_;
   entry.queued = true;
   entry.not_before.reset();
   entry.held_until.reset();
@@ -66,21 +81,24 @@ void FairQueue::forget(space::SpaceId space, Time now) {
   const auto found = entries_.find(space);
   if (found == entries_.end()) return;
   const Entry& entry = found->second;
-  if (const auto least = least_of_others(entry, now)) {
+  if (const Others others = this->others(entry, now); others.active > 0) {
     Entry closed;
-    closed.used = std::min(entry.used, *least + kMostDebt);
+    closed.used = std::min(entry.used, others.least + kMostDebt);
     closed.last_end = entry.last_end;
-    if (debt(closed, *least, now) > debt(closed_, *least, now)) closed_ = closed;
+    if (debt(closed, others, now) > debt(closed_, others, now)) closed_ = closed;
   }
   entries_.erase(found);
 }
 
-// How far a closed space is still ahead of `least`.
-FairQueue::Duration FairQueue::debt(const Entry& closed, Duration least, Time now) const {
-  const auto idle = idle_for(closed, now);
-  if (idle >= kMostDebt) return Duration::zero();
-  const auto used = idle < kIdle ? closed.used : closed.used - idle;
-  return std::clamp(used - least, Duration::zero(), kMostDebt);
+// How far a closed space is still ahead.
+FairQueue::Duration FairQueue::debt(const Entry& closed, const Others& others, Time now) const {
+  if (!closed.last_end) return Duration::zero();
+  const Duration used = active(closed, now) ? closed.used : forgiven(closed, others, now);
+  return std::clamp(used - others.least, Duration::zero(), kMostDebt);
+}
+
+bool FairQueue::goes_before(const Entry& one, const Entry& other) noexcept {
+  return one.used != other.used ? one.used < other.used : one.order < other.order;
 }
 
 FairQueue::Choice FairQueue::choose(Time now) {
@@ -91,7 +109,7 @@ FairQueue::Choice FairQueue::choose(Time now) {
     if (!entry.queued) continue;
     if (entry.not_before && *entry.not_before > now) {
       earliest = std::min(earliest.value_or(*entry.not_before), *entry.not_before);
-    } else if (!first || entry.used < entry_of_first->used) {
+    } else if (!first || goes_before(entry, *entry_of_first)) {
       first = space;
       entry_of_first = &entry;
     }

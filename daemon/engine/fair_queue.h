@@ -9,14 +9,17 @@
 // A client that opens a new space for each command is not to get more than one that keeps its space. So a
 // new space begins as far ahead of the others as the one that is most so of those that were closed, and idle
 // time forgives that, too: all that open anew share what one has. An honest newcomer pays for it when spaces
-// were closed that were ahead: others that are active go before it for as long as those were ahead, less the
-// time since, and for kMostDebt at most. Where nobody left a debt it pays nothing, and where nobody else is
-// active all is forgiven.
+// were closed that were ahead: each of the others that are active goes before it for as long as those were
+// ahead, less the time since, and for kMostDebt at most. Where nobody left a debt it pays nothing.
+//
+// A lead is forgiven by idle time as fast as the others make up for it: n of them take n times as long. Where
+// nobody else is active all begin as equals.
 #pragma once
 
 #include <vtpm/space/resource_manager.h>
 
 #include <chrono>
+#include <cstdint>
 #include <map>
 #include <optional>
 
@@ -33,8 +36,8 @@ class FairQueue {
   // How long a client may think while others that are ahead by more than kFarAhead are held back for it.
   static constexpr Duration kThink = std::chrono::milliseconds(1);
   static constexpr Duration kFarAhead = std::chrono::milliseconds(10);
-  // What a new space starts behind at most, and how long after its last command a closed one counts: a client
-  // whose commands are not longer gains nothing by opening anew.
+  // What a new space starts behind at most: a client whose commands are not longer gains nothing by opening
+  // anew.
   static constexpr Duration kMostDebt = std::chrono::seconds(1);
 
   // The space has a command now. One at a time.
@@ -62,6 +65,7 @@ class FairQueue {
   struct Entry {
     Duration used{0};  // virtual runtime
     bool queued = false;
+    std::uint64_t order = 0;  // of the pushes: which command came first
     std::optional<Time> not_before;
     std::optional<Time> last_end;    // of its last command
     std::optional<Time> held_until;  // its present command is not held back any longer
@@ -71,11 +75,20 @@ class FairQueue {
   // served, nor could anybody see that it has a command.
   Duration idle_for(const Entry& entry, Time now) const;
   bool active(const Entry& entry, Time now) const;
-  std::optional<Duration> least_of_others(const Entry& but, Time now) const;
-  Duration debt(const Entry& closed, Duration least, Time now) const;
+  // Of the active spaces but one: how many, and the least virtual runtime.
+  struct Others {
+    int active = 0;
+    Duration least{0};
+  };
+  Others others(const Entry& but, Time now) const;
+  Duration most() const;
+  Duration forgiven(const Entry& entry, const Others& others, Time now) const;
+  Duration debt(const Entry& closed, const Others& others, Time now) const;
+  static bool goes_before(const Entry& one, const Entry& other) noexcept;
   std::optional<Time> hold_back(Entry& first, Time now) const;
 
   std::map<space::SpaceId, Entry> entries_;
+  std::uint64_t pushed_ = 0;
   Entry closed_;  // of those that were closed, the one with the most debt
   // Of the last command that ran.
   Time last_start_{};

@@ -70,6 +70,11 @@ class Simulation {
     }
   }
 
+  // How long it has waited at most, and waits now.
+  FairQueue::Duration longest(std::size_t i) const {
+    return std::max(clients[i].longest, clients[i].waits ? now - clients[i].asked : 0ns);
+  }
+
   FairQueue queue;
   FairQueue::Time now{1h};
   FairQueue::Duration busy{0};
@@ -274,4 +279,65 @@ TEST_CASE("fair queue: what a closed space had too much is bounded, and forgiven
     queue.forget(SpaceId{9}, now);
     CHECK(waits() >= debt - 3ms);
   }
+}
+
+TEST_CASE(
+    "fair queue: many that pause and together want more than there is do not keep out who comes later") {
+  Simulation all(std::vector<Simulation::Client>(16, {25ms, 150ms}));
+  all.clients.push_back({50us, 3s});
+  all.clients.back().next += 1s;
+  all.clients.back().space = ++all.last_space;
+  SECTION("alone") {}
+  SECTION("with one that opens anew") {
+    all.clients.push_back({1s, 100us, true, all.now, false, 0, {}, {}, 100});
+  }
+  all.run(120s);
+  for (std::size_t i = 0; i < 17; ++i) {
+    INFO(i);
+    CHECK(all.longest(i) < 4s);
+  }
+  CHECK(all.clients[16].done > 20);
+}
+
+TEST_CASE("fair queue: who has used the TPM alone for long does not pay for it when others come") {
+  Simulation all({{100ms, 50us}});
+  all.run(20s);
+  all.now += 1s;
+  for (int i = 0; i < 3; ++i)
+    all.clients.push_back({25ms, 1ms, false, all.now, false, 0, {}, {}, ++all.last_space});
+  all.clients[0].next = all.now + 100ms;
+  all.clients[0].longest = {};
+  all.run(10s);
+  CHECK(all.longest(0) < 1s);
+  // Nor who was there before it, and comes back.
+  Simulation old({{1ms, 50us}, {100ms, 50us}});
+  old.clients[1].next += 1s;
+  old.clients[0].think = 30s;
+  old.run(25s);
+  old.clients[1].next = old.now + 50ms;
+  old.clients[0] = {25ms, 1ms, false, old.now, false, 0, {}, {}, old.clients[0].space};
+  old.clients[1].longest = {};
+  old.run(10s);
+  CHECK(old.longest(1) < 1s);
+}
+
+TEST_CASE("fair queue: of those that have used the same, who came first is served first") {
+  FairQueue queue;
+  const FairQueue::Time now{1h};
+  queue.push(kC, now);
+  queue.push(kA, now);
+  queue.push(kB, now);
+  CHECK(queue.choose(now).run == kC);
+  queue.remove(kC);
+  CHECK(queue.choose(now).run == kA);
+}
+
+TEST_CASE("fair queue: a newcomer pays a debt of others once for each that is active") {
+  std::vector<Simulation::Client> clients(8, {20ms, 100us});
+  clients.push_back({1s, 100us, true});
+  clients.push_back({50us, 3s, true});
+  Simulation all(clients);
+  all.run(120s);
+  CHECK(all.longest(9) < 9s);
+  CHECK(all.clients[8].done < 16);  // its share is a tenth, rounded up to whole commands
 }
