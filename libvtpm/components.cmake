@@ -13,7 +13,8 @@ vtpm_component(json
 target_include_directories(vtpm_json PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/src)
 
 vtpm_component(tpm
-  SOURCES src/tpm/header.cpp src/tpm/digest.cpp src/tpm/attest.cpp
+  SOURCES src/tpm/header.cpp src/tpm/digest.cpp src/tpm/public_key.cpp src/tpm/attest.cpp
+          src/tpm/credential.cpp src/tpm/ek_certificate.cpp
   DEPENDS vtpm_os OpenSSL::Crypto PkgConfig::TSS2_MU)
 
 vtpm_component(space

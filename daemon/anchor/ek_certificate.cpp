@@ -9,7 +9,7 @@
 namespace vtpm::anchor {
 namespace {
 
-constexpr std::array<TPM2_HANDLE, 3> kIndices = {0x01c0000a, 0x01c00016, 0x01c00002};  // P-256, P-384, RSA
+constexpr std::array kIndices = {kEccP256Index, kEccP384Index, kRsa2048Index};
 constexpr std::uint32_t kLeastNvBuffer = 512;  // what the PC Client profile guarantees
 constexpr std::uint8_t kSequence = 0x30;       // X.690: constructed SEQUENCE
 
@@ -69,7 +69,7 @@ std::optional<Bytes> leading_der(BytesView bytes) {
   return Bytes(certificate.begin(), certificate.end());
 }
 
-Result<std::optional<Bytes>> read_ek_certificate(tss::Esys& esys) {
+Result<std::optional<EkCertificate>> read_ek_certificate(tss::Esys& esys) {
   auto step = tss::property(esys, TPM2_PT_NV_BUFFER_MAX);
   if (!step && step.error().kind() != ErrorCode::NotFound) return std::move(step).error();
   const auto most = std::uint32_t{sizeof(TPM2B_MAX_NV_BUFFER::buffer)};
@@ -79,9 +79,9 @@ Result<std::optional<Bytes>> read_ek_certificate(tss::Esys& esys) {
     if (present.empty()) continue;
     VTPM_TRY(const auto content, read_index(esys, handle, usable));
     auto certificate = content ? leading_der(*content) : std::nullopt;
-    if (certificate) return certificate;
+    if (certificate) return std::optional(EkCertificate{handle, std::move(*certificate)});
   }
-  return std::optional<Bytes>();
+  return std::optional<EkCertificate>();
 }
 
 }  // namespace vtpm::anchor

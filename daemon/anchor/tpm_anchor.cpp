@@ -139,9 +139,9 @@ Result<AnchorIdentity> describe(tss::Esys& esys, const tss::Object& key, const R
   VTPM_TRY(auto certificate, read_ek_certificate(esys));
   VTPM_TRY(std::string manufacturer, tss::vendor(esys));
   VTPM_TRY(const std::uint64_t version, tss::firmware_version(esys));
-  return AnchorIdentity{
-      record.kind, std::move(ak_public), record.ak_name, std::move(certificate), std::move(manufacturer),
-      version};
+  auto der = certificate ? std::optional(std::move(certificate->der)) : std::nullopt;
+  return AnchorIdentity{record.kind,    std::move(ak_public),    record.ak_name,
+                        std::move(der), std::move(manufacturer), version};
 }
 
 Result<> check(const AnchorConfig& config) {

@@ -8,8 +8,13 @@
 
 namespace vtpm::identity {
 
-// EK: template L-2 of the TCG EK Credential Profile 2.x (ECC NIST P-256, low range), B.3.4.
-TPMT_PUBLIC ek_template() noexcept;
+// The kinds of EK that are made and recognised (TCG EK Credential Profile 2.x).
+enum class EkProfile {
+  EccP256,  // template L-2 (B.3.4)
+  EccP384,  // template H-3 (B.4.5), of the high range
+  Rsa2048,  // template L-1 (B.3.3)
+};
+TPMT_PUBLIC ek_template(EkProfile profile = EkProfile::EccP256) noexcept;
 // SRK: ECC P-256 as in the TCG TPM v2.0 Provisioning Guidance, 7.5.1.
 TPMT_PUBLIC srk_template() noexcept;
 // A restricted ECDSA P-256 SHA-256 signing key, exempt from dictionary attack protection: somebody's wrong

@@ -2,6 +2,7 @@
 #include "daemon/tss/seal.h"
 
 #include "daemon/tss/marshal.h"
+#include "daemon/tss/session.h"
 
 #include <openssl/crypto.h>
 
@@ -9,59 +10,6 @@
 
 namespace vtpm::tss {
 namespace {
-
-// A session, flushed on destruction. Salted to a key of the TPM, so that who listens on the bus does not know
-// its keys; parameters are encrypted with AES-128-CFB.
-class Session {
- public:
-  static Result<Session> start(Esys& esys, const Object& salt_key, TPM2_SE type) {
-    TPMT_SYM_DEF symmetric{};
-    symmetric.algorithm = TPM2_ALG_AES;
-    symmetric.keyBits.aes = 128;
-    symmetric.mode.aes = TPM2_ALG_CFB;
-    ESYS_TR handle = ESYS_TR_NONE;
-    VTPM_TRY_VOID(esys.call("TPM2_StartAuthSession", [&](ESYS_CONTEXT* context) {
-      return Esys_StartAuthSession(context, salt_key.handle(), ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE,
-                                   ESYS_TR_NONE, nullptr, type, &symmetric, TPM2_ALG_SHA256, &handle);
-    }));
-    return Session(esys, handle);
-  }
-  Session(Session&& other) noexcept
-      : esys_(other.esys_), handle_(std::exchange(other.handle_, ESYS_TR_NONE)) {}
-  Session& operator=(Session&&) = delete;
-  Session(const Session&) = delete;
-  Session& operator=(const Session&) = delete;
-  ~Session() {
-    // Of a failure nothing is to be done: the resource manager flushes what the connection leaves.
-    if (handle_ != ESYS_TR_NONE)
-      static_cast<void>(esys_->execute("TPM2_FlushContext", [this](ESYS_CONTEXT* context) {
-        return Esys_FlushContext(context, handle_);
-      }));
-  }
-
-  ESYS_TR handle() const noexcept { return handle_; }
-
-  Result<> set(TPMA_SESSION attributes) {
-    attributes |= TPMA_SESSION_CONTINUESESSION;
-    const TSS2_RC rc = Esys_TRSess_SetAttributes(esys_->context(), handle_, attributes, 0xff);
-    if (rc != TSS2_RC_SUCCESS) return to_error("Esys_TRSess_SetAttributes", rc);
-    return {};
-  }
-
-  // TPM2_PolicyPCR with the values that the PCRs have.
-  Result<> bind_to(const PcrSelection& pcrs) {
-    const TPM2B_DIGEST as_they_are{};
-    const TPML_PCR_SELECTION list = to_list(pcrs);
-    return esys_->call("TPM2_PolicyPCR", [&](ESYS_CONTEXT* context) {
-      return Esys_PolicyPCR(context, handle_, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &as_they_are, &list);
-    });
-  }
-
- private:
-  Session(Esys& esys, ESYS_TR handle) noexcept : esys_(&esys), handle_(handle) {}
-  Esys* esys_;
-  ESYS_TR handle_;
-};
 
 Result<TPM2B_DIGEST> policy_of(Esys& esys, const Object& parent, const PcrSelection& pcrs) {
   VTPM_TRY(Session trial, Session::start(esys, parent, TPM2_SE_TRIAL));

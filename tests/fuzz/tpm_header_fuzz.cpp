@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Everything that reads TPM bytes in the library: command and response headers, public areas, quotes and
-// signatures. The input is tried as each of them.
+// Everything that reads TPM bytes in the library: command and response headers, public areas, quotes,
+// signatures and certificates of endorsement keys. The input is tried as each of them.
 #include <vtpm/tpm/attest.h>
+#include <vtpm/tpm/credential.h>
+#include <vtpm/tpm/ek_certificate.h>
 #include <vtpm/tpm/header.h>
 
 #include <cstdlib>
@@ -24,6 +26,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   const auto name = tpm::name_of_public(input);
   if (name && name->size() != 34) std::abort();
   if (tpm::check_attestation_key(input) && !name) std::abort();
+  if (tpm::make_credential(input, Bytes(34), Secret(Bytes(32))) && !tpm::check_endorsement_key(input))
+    std::abort();
+  (void)tpm::describe_certificate(input);
+  (void)tpm::check_certified_key(input, input);
   // The input as a key, and as a signature by a key: its first 88 bytes are what a P-256 TPMT_PUBLIC has.
   constexpr std::size_t kPublicSize = 88;
   (void)tpm::public_key_pem(input);

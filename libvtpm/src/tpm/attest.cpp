@@ -1,97 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "tpm/openssl.h"
+#include "tpm/public_key.h"
+#include "tpm/structure.h"
+
 #include <vtpm/tpm/attest.h>
 #include <vtpm/tpm/constants.h>
 
-#include <openssl/core_names.h>
 #include <openssl/ecdsa.h>
-#include <openssl/evp.h>
-#include <openssl/param_build.h>
 #include <openssl/pem.h>
-#include <tss2/tss2_mu.h>
-
-#include <algorithm>
-#include <memory>
 
 namespace vtpm::tpm {
 namespace {
 
 constexpr std::size_t kP256Bytes = 32;
-constexpr std::size_t kMaxStructure = 4096;
 
-// unique_ptr for a C library's objects.
-template <auto Free>
-struct Freed {
-  template <class T>
-  void operator()(T* object) const noexcept {
-    Free(object);
-  }
-};
-template <class T, auto Free>
-using Owned = std::unique_ptr<T, Freed<Free>>;
-using Key = Owned<EVP_PKEY, EVP_PKEY_free>;
-
-Error malformed(std::string_view type, std::string_view what) {
-  return {ErrorCode::Malformed, std::string(type) + ": " + std::string(what)};
-}
-
-// A TCG structure that takes all of `bytes` and is marshalled to the same bytes again: no second spelling of
-// a structure is accepted, whatever tss2-mu tolerates.
-template <class T, auto Unmarshal, auto Marshal>
-Result<T> structure(BytesView bytes, std::string_view type) {
-  if (bytes.empty() || bytes.size() > kMaxStructure) return malformed(type, "no structure of this type");
-  T value{};
-  std::size_t offset = 0;
-  if (Unmarshal(bytes.data(), bytes.size(), &offset, &value) != TSS2_RC_SUCCESS)
-    return malformed(type, "does not parse");
-  if (offset != bytes.size()) return malformed(type, "trailing bytes");
-  Bytes again(bytes.size());
-  offset = 0;
-  if (Marshal(&value, again.data(), again.size(), &offset) != TSS2_RC_SUCCESS || offset != bytes.size() ||
-      !std::ranges::equal(again, bytes))
-    return malformed(type, "not the canonical spelling");
-  return value;
-}
-
-Result<TPMT_PUBLIC> parse_public(BytesView bytes) {
-  return structure<TPMT_PUBLIC, Tss2_MU_TPMT_PUBLIC_Unmarshal, Tss2_MU_TPMT_PUBLIC_Marshal>(bytes,
-                                                                                            "TPMT_PUBLIC");
-}
-
-bool is_p256(const TPMT_PUBLIC& area) noexcept {
-  return area.type == TPM2_ALG_ECC && area.parameters.eccDetail.curveID == TPM2_ECC_NIST_P256;
-}
-
-// Big-endian, padded to the size of a P-256 coordinate. Precondition: at most that long.
-void put_coordinate(Bytes& out, const TPM2B_ECC_PARAMETER& coordinate) {
-  out.insert(out.end(), kP256Bytes - coordinate.size, 0);
-  put(out, {coordinate.buffer, coordinate.size});
-}
-
-Result<Key> make_key(BytesView tpmt_public) {
+Result<Key> p256_key(BytesView tpmt_public) {
   VTPM_TRY(const TPMT_PUBLIC area, parse_public(tpmt_public));
-  const auto& point = area.unique.ecc;
   if (!is_p256(area)) return malformed("TPMT_PUBLIC", "not a P-256 key");
-  if (point.x.size > kP256Bytes || point.y.size > kP256Bytes)
-    return malformed("TPMT_PUBLIC", "coordinates longer than the curve's");
-  Bytes encoded{0x04};  // SEC 1, 2.3.3: uncompressed
-  put_coordinate(encoded, point.x);
-  put_coordinate(encoded, point.y);
-
-  const Owned<OSSL_PARAM_BLD, OSSL_PARAM_BLD_free> builder(OSSL_PARAM_BLD_new());
-  const bool built = builder &&
-                     OSSL_PARAM_BLD_push_utf8_string(builder.get(), OSSL_PKEY_PARAM_GROUP_NAME,
-                                                     SN_X9_62_prime256v1, 0) == 1 &&
-                     OSSL_PARAM_BLD_push_octet_string(builder.get(), OSSL_PKEY_PARAM_PUB_KEY, encoded.data(),
-                                                      encoded.size()) == 1;
-  const Owned<OSSL_PARAM, OSSL_PARAM_free> parameters(built ? OSSL_PARAM_BLD_to_param(builder.get())
-                                                            : nullptr);
-  const Owned<EVP_PKEY_CTX, EVP_PKEY_CTX_free> context(EVP_PKEY_CTX_new_from_name(nullptr, "EC", nullptr));
-  if (!parameters || !context || EVP_PKEY_fromdata_init(context.get()) != 1)
-    return Error(ErrorCode::Internal, "OpenSSL cannot make an EC key");
-  EVP_PKEY* key = nullptr;
-  if (EVP_PKEY_fromdata(context.get(), &key, EVP_PKEY_PUBLIC_KEY, parameters.get()) != 1)
-    return malformed("TPMT_PUBLIC", "not a point of the curve");
-  return Key(key);
+  return make_key(area);
 }
 
 // The DER form of an ECDSA signature, as OpenSSL takes it.
@@ -186,7 +112,7 @@ Result<Quote> parse_quote(BytesView tpms_attest) {
 }
 
 Result<> verify_signature(BytesView tpmt_public, BytesView message, BytesView tpmt_signature) {
-  VTPM_TRY(const Key key, make_key(tpmt_public));
+  VTPM_TRY(const Key key, p256_key(tpmt_public));
   VTPM_TRY(const Bytes der, ecdsa_der(tpmt_signature));
   const Owned<EVP_MD_CTX, EVP_MD_CTX_free> context(EVP_MD_CTX_new());
   if (!context ||
@@ -198,7 +124,7 @@ Result<> verify_signature(BytesView tpmt_public, BytesView message, BytesView tp
 }
 
 Result<std::string> public_key_pem(BytesView tpmt_public) {
-  VTPM_TRY(const Key key, make_key(tpmt_public));
+  VTPM_TRY(const Key key, p256_key(tpmt_public));
   const Owned<BIO, BIO_free_all> memory(BIO_new(BIO_s_mem()));
   if (!memory || PEM_write_bio_PUBKEY(memory.get(), key.get()) != 1)
     return Error(ErrorCode::Internal, "OpenSSL cannot write a public key");

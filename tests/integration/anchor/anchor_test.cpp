@@ -11,8 +11,6 @@
 #include <openssl/x509.h>
 #include <signal.h>
 
-#include <fstream>
-
 using namespace vtpm;
 using namespace vtpm::test;
 
@@ -40,22 +38,6 @@ anchor::AnchorConfig config_of(const Swtpm& swtpm, const TempDir& state) {
 
 Result<std::unique_ptr<anchor::Anchor>> open_tcti_anchor(const Swtpm& swtpm, const TempDir& state) {
   return anchor::open_over(anchor::tcti_connection(swtpm.tcti()), config_of(swtpm, state));
-}
-
-// Configuration of swtpm_setup with a CA of its own in `dir`.
-std::string setup_configuration(const TempDir& dir) {
-  const std::string ca = dir / "ca.conf";
-  std::ofstream(ca) << "statedir = " << dir.path() << "\nsigningkey = " << dir / "signkey.pem"
-                    << "\nissuercert = " << dir / "issuer.pem"
-                    << "\ncertserial = " << dir / "serial"
-                    << "\n";
-  std::ofstream(dir / "ca.options")
-      << "--platform-manufacturer Test\n--platform-version 1\n--platform-model T\n";
-  std::ofstream(dir / "setup.conf")
-      << "create_certs_tool = /usr/bin/swtpm_localca\ncreate_certs_tool_config = " << ca
-      << "\ncreate_certs_tool_options = " << dir / "ca.options"
-      << "\nactive_pcr_banks = sha256\n";
-  return dir / "setup.conf";
 }
 
 }  // namespace
@@ -176,16 +158,10 @@ TEST_CASE("anchor: a TPM that was killed is Unreachable, and used again when it 
 
 TEST_CASE("anchor: the manufacturer's EK certificate is read, without padding") {
   REQUIRE_SWTPM();
-  if (!has_program("swtpm_setup") || !has_program("swtpm_localca"))
-    VTPM_SKIP("swtpm_setup and swtpm_localca are not installed");
-  const TempDir tpm_dir;
+  REQUIRE_MANUFACTURER();
   const TempDir state;
-  const TempDir ca;
-  std::vector<std::string> setup = {"swtpm_setup",      "--tpm2",   "--tpmstate",           tpm_dir.path(),
-                                    "--create-ek-cert", "--config", setup_configuration(ca)};
-  if (::geteuid() == 0) setup.insert(setup.end(), {"--runas", "root"});
-  REQUIRE(run_program(setup, ca / "log") == 0);
-  const auto swtpm = Swtpm::start(tpm_dir.path());
+  const Manufacturer manufacturer;
+  const auto swtpm = manufacturer.make_tpm();
   const auto anchor = open_tcti_anchor(*swtpm, state);
   REQUIRE(anchor.has_value());
   const auto& der = (*anchor)->identity().ek_certificate;

@@ -4,6 +4,11 @@
 #include "daemon/identity/templates.h"
 #include "daemon/tss/capability.h"
 
+#include <vtpm/os/file.h>
+
+#include <fstream>
+#include <stdexcept>
+
 namespace vtpm::test {
 namespace {
 
@@ -45,6 +50,35 @@ Result<std::unique_ptr<anchor::Anchor>> Machine::open(const anchor::AnchorConfig
     return transmit_(command);
   };
   return anchor::open_over(std::make_unique<SharedConnection>(watched, patience), config);
+}
+
+Manufacturer::Manufacturer() {
+  std::ofstream(ca_ / "ca.conf") << "statedir = " << ca_.path() << "\nsigningkey = " << ca_ / "signkey.pem"
+                                 << "\nissuercert = " << ca_ / "issuercert.pem"
+                                 << "\ncertserial = " << ca_ / "serial"
+                                 << "\n";
+  std::ofstream(ca_ / "ca.options")
+      << "--platform-manufacturer Test\n--platform-version 1\n--platform-model T\n";
+  std::ofstream(ca_ / "setup.conf")
+      << "create_certs_tool = /usr/bin/swtpm_localca\ncreate_certs_tool_config = " << ca_ / "ca.conf"
+      << "\ncreate_certs_tool_options = " << ca_ / "ca.options"
+      << "\nactive_pcr_banks = sha256\n";
+}
+
+std::unique_ptr<Swtpm> Manufacturer::make_tpm() const {
+  std::vector<std::string> setup = {"swtpm_setup",      "--tpm2",   "--tpmstate",       tpm_.path(),
+                                    "--create-ek-cert", "--config", ca_ / "setup.conf", "--overwrite"};
+  if (::geteuid() == 0) setup.insert(setup.end(), {"--runas", "root"});
+  if (run_program(setup, ca_ / "log") != 0) throw std::runtime_error("swtpm_setup failed");
+  return Swtpm::start(tpm_.path());
+}
+
+std::string Manufacturer::root() const {
+  return std::string(as_text(read_file(ca_ / "swtpm-localca-rootca-cert.pem", 65536).value()));
+}
+
+std::string Manufacturer::intermediate() const {
+  return std::string(as_text(read_file(ca_ / "issuercert.pem", 65536).value()));
 }
 
 Occupancy occupancy(tss::Esys& esys) {

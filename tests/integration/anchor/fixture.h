@@ -45,6 +45,24 @@ class Machine {
   std::function<Result<Bytes>(BytesView)> transmit_;
 };
 
+#define REQUIRE_MANUFACTURER()                                                              \
+  if (!vtpm::test::has_program("swtpm_setup") || !vtpm::test::has_program("swtpm_localca")) \
+  VTPM_SKIP("swtpm_setup and swtpm_localca are not installed")
+
+// swtpm's local CA, of which nothing is shared with others'.
+class Manufacturer {
+ public:
+  Manufacturer();
+  // A started swtpm that was never used, with RSA-2048 and P-384 EKs and their certificates.
+  std::unique_ptr<Swtpm> make_tpm() const;
+  std::string root() const;          // its CA's certificate, PEM
+  std::string intermediate() const;  // the certificate of what signs EK certificates, PEM
+
+ private:
+  TempDir ca_;
+  TempDir tpm_;
+};
+
 // What is in the TPM: slots left, sessions, persistent handles.
 struct Occupancy {
   std::uint32_t transient_available;
