@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "cli/arguments.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
+
+#include <vtpm/evidence/enrolment.h>
 
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
 #include <cstdlib>
+#include <memory>
 
 namespace vtpm::cli {
 namespace {
@@ -49,11 +53,57 @@ Result<int> anchor(const Context& context) {
   return kDone;
 }
 
+struct Enrol {
+  std::string challenge;
+  std::string enrolment;
+  std::string output;
+};
+
+// Posts the file's document; the answer is one, too.
+Result<std::string> post_file(const Context& context, const std::string& target, const std::string& path) {
+  VTPM_TRY(const auto text, read_input(path, evidence::kMaxEnrolmentDocument));
+  return context.client().call("POST", target, text);
+}
+
+Result<int> keep_enrolment(const Context& context, const Enrol& options) {
+  VTPM_TRY(const auto body, post_file(context, "/v1/anchor/enrolments", options.enrolment));
+  VTPM_TRY(const auto document, parse_answer(body));
+  VTPM_TRY_VOID(context.json ? print_json(document)
+                             : print("kept: this host shows that authority " + shown(document, "authority") +
+                                     " has enrolled it\n"));
+  return kDone;
+}
+
+Result<int> enroll(const Context& context, const Enrol& options) {
+  if (!options.enrolment.empty()) return keep_enrolment(context, options);
+  const bool answers = !options.challenge.empty();
+  VTPM_TRY(const auto document, answers ? post_file(context, "/v1/anchor/enrolment-answer", options.challenge)
+                                        : context.client().call("GET", "/v1/anchor/enrolment-request"));
+  VTPM_TRY_VOID(write_document(options.output, document));
+  return kDone;
+}
+
+void add_enroll_of(CLI::App& anchor, Context& context) {
+  const auto options = std::make_shared<Enrol>();
+  auto* verb =
+      add_verb(anchor, context, "enroll", "The host's half of an enrolment: a request for `vtpmctl enroll`",
+               [&context, options] { return enroll(context, *options); });
+  auto* challenge = verb->add_option("--challenge", options->challenge, "Answer a verifier's challenge");
+  verb->add_option("--enrolment", options->enrolment,
+                   "Keep an enrolment, and show it in evidence from now on")
+      ->excludes(challenge);
+  verb->add_option("-o,--output", options->output, "File for the document (default: standard output)");
+}
+
 }  // namespace
 
 void add_anchor(CLI::App& app, Context& context) {
-  add_verb(app, context, "anchor", "The TPM that signs for all: its kind, key and last quote",
-           [&context] { return anchor(context); });
+  const auto show = [&context] { return anchor(context); };
+  auto* verb =
+      add_verb(app, context, "anchor", "The TPM that signs for all: its kind, key and last quote", show);
+  verb->require_subcommand(0, 1);
+  add_verb(*verb, context, "status", "The same", show);
+  add_enroll_of(*verb, context);
 }
 
 }  // namespace vtpm::cli

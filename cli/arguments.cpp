@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/arguments.h"
 
+#include "cli/output.h"
+
 #include <vtpm/evidence/evidence.h>
 #include <vtpm/os/encoding.h>
 #include <vtpm/os/file.h>
@@ -58,15 +60,20 @@ Result<Bytes> sha256_from(const std::string& text) {
   return bytes;
 }
 
-Result<> write_output(const std::string& path, std::string_view text) {
+Result<> write_output(const std::string& path, std::string_view text, mode_t mode) {
   struct stat status {};
   const bool special = ::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode);
   // A device or a pipe is written to; a file is replaced, so that nobody reads half of it.
   const UniqueFd fd(special ? ::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY) : -1);
   if (special && !fd) return Error(ErrorCode::Configuration, errno_error(path, errno).context);
-  auto written = special ? write_all(fd.get(), as_bytes(text)) : replace_file(path, as_bytes(text), 0644);
+  auto written = special ? write_all(fd.get(), as_bytes(text)) : replace_file(path, as_bytes(text), mode);
   if (!written) return Error(ErrorCode::Configuration, written.error().context);
   return {};
+}
+
+Result<> write_document(const std::string& path, const std::string& text) {
+  if (path.empty() || path == "-") return print(text + "\n");
+  return write_output(path, text);
 }
 
 Result<std::string> read_input(const std::string& path, std::size_t limit) {

@@ -22,8 +22,10 @@ Result<std::uint64_t> number_from(const std::string& option, const std::string& 
 Result<mode_t> mode_from(const std::string& option, const std::string& text);
 
 // Replaces a file atomically, or writes to what is there if it is a device or a pipe. Errors are
-// Configuration.
-Result<> write_output(const std::string& path, std::string_view text);
+// Configuration. A new file has `mode`, whatever the umask.
+Result<> write_output(const std::string& path, std::string_view text, mode_t mode = 0644);
+// The same; to standard output for "-" and an empty path.
+Result<> write_document(const std::string& path, const std::string& text);
 // The whole of a file, or of standard input for "-". One that cannot be read: Configuration.
 Result<std::string> read_input(const std::string& path, std::size_t limit);
 

@@ -25,11 +25,7 @@ Result<int> attest(const Context& context, const Options& options) {
   const json::Value body = {{"nonce", to_hex(nonce)}, {"fresh", options.fresh}};
   VTPM_TRY(const auto evidence,
            context.client().call("POST", instance_target(options.id, "/evidence"), json::dump(body)));
-  if (options.output.empty() || options.output == "-") {
-    VTPM_TRY_VOID(print(evidence + "\n"));
-    return kDone;
-  }
-  VTPM_TRY_VOID(write_output(options.output, evidence));
+  VTPM_TRY_VOID(write_document(options.output, evidence));
   return kDone;
 }
 

@@ -10,10 +10,12 @@ CLI::App* add_verb(CLI::App& parent, Context& context, const std::string& name,
   CLI::App* verb = parent.add_subcommand(name, description);
   verb->fallthrough();
   const bool nested = parent.get_parent() != nullptr;
-  verb->callback([&context, full = nested ? parent.get_name() + " " + name : name, run = std::move(run)] {
-    context.verb = full;
-    context.run = run;
-  });
+  verb->callback(
+      [&context, verb, full = nested ? parent.get_name() + " " + name : name, run = std::move(run)] {
+        if (!verb->get_subcommands().empty()) return;  // that one was meant
+        context.verb = full;
+        context.run = run;
+      });
   return verb;
 }
 

@@ -18,8 +18,8 @@ constexpr const char* kFooter =
     "Exit status: 0 done, 1 refused or not verified, 2 usage, 3 vtpmd cannot be reached, 4 another failure.";
 
 constexpr void (*kVerbs[])(CLI::App&, Context&) = {
-    add_create, add_list,    add_inspect, add_attach, add_detach, add_destroy, add_attest, add_verify,
-    add_policy, add_measure, add_log,     add_anchor, add_events, add_doctor,  add_oci,
+    add_create, add_list,   add_inspect, add_attach, add_detach, add_destroy, add_attest, add_verify,
+    add_enroll, add_policy, add_measure, add_log,    add_anchor, add_events,  add_doctor, add_oci,
 };
 
 int perform(const Context& context) {

@@ -13,6 +13,7 @@ void add_attach(CLI::App& app, Context& context);
 void add_detach(CLI::App& app, Context& context);
 void add_destroy(CLI::App& app, Context& context);
 void add_attest(CLI::App& app, Context& context);
+void add_enroll(CLI::App& app, Context& context);
 void add_verify(CLI::App& app, Context& context);
 void add_policy(CLI::App& app, Context& context);
 void add_measure(CLI::App& app, Context& context);

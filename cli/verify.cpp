@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/arguments.h"
+#include "cli/clock.h"
 #include "cli/output.h"
 #include "cli/policy_file.h"
 #include "cli/verbs.h"
@@ -8,7 +9,6 @@
 
 #include <CLI/CLI.hpp>
 
-#include <chrono>
 #include <memory>
 
 namespace vtpm::cli {
@@ -23,15 +23,9 @@ struct Options {
   std::string nonce;
 };
 
-std::uint64_t now_ms() {
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
-  return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
-}
-
 std::string anchor_line(const evidence::Verdict& verdict) {
   if (!verdict.anchor) return "anchor: unknown\n";
-  return *verdict.anchor == log::AnchorKind::Tpm ? "anchor: TPM, by its pinned key\n"
-                                                 : "anchor: software, not hardware\n";
+  return *verdict.anchor == log::AnchorKind::Tpm ? "anchor: TPM\n" : "anchor: software, not hardware\n";
 }
 
 std::string report(const evidence::Verdict& verdict) {

@@ -29,8 +29,9 @@ vtpm_component(log
   DEPENDS vtpm_os vtpm_tpm vtpm_json)
 
 vtpm_component(evidence
-  SOURCES src/evidence/evidence.cpp src/evidence/policy.cpp src/evidence/verifier.cpp
-  DEPENDS vtpm_os vtpm_tpm vtpm_log vtpm_json)
+  SOURCES src/evidence/authority.cpp src/evidence/enrolment.cpp src/evidence/evidence.cpp src/evidence/policy.cpp
+          src/evidence/verifier.cpp
+  DEPENDS vtpm_os vtpm_tpm vtpm_log vtpm_json OpenSSL::Crypto)
 
 vtpm_component(control
   SOURCES src/control/attach.cpp src/control/http_client.cpp

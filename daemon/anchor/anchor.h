@@ -9,6 +9,7 @@
 #include <vtpm/os/result.h>
 #include <vtpm/os/secret.h>
 #include <vtpm/tpm/attest.h>
+#include <vtpm/tpm/credential.h>
 
 #include <functional>
 #include <memory>
@@ -43,6 +44,12 @@ struct AnchorQuote {
   tpm::PcrValues pcrs;
 };
 
+// Whose the TPM is, by its manufacturer.
+struct Endorsement {
+  Bytes ek_public;    // TPMT_PUBLIC
+  Bytes certificate;  // X.509 DER
+};
+
 // Blocking; used from one worker thread at a time. Nothing stays in the TPM's transient or session slots
 // between calls. TPM_RC_RETRY, OBJECT_MEMORY, SESSION_HANDLES and the like are retried with growing pauses
 // for up to 10 s, then Busy. A TPM that vanished: Unreachable; the next call connects again.
@@ -61,6 +68,12 @@ class Anchor {
   virtual Result<Secret> state_key() = 0;
   // The same, but nothing is made: nullopt when there is no file.
   virtual Result<std::optional<Secret>> existing_state_key() = 0;
+  // The EK that the manufacturer's certificate in the TPM is for. A slow TPM takes seconds. No certificate:
+  // NotFound. One for a key that the TPM does not have: Corrupt.
+  virtual Result<Endorsement> endorsement() = 0;
+  // TPM2_ActivateCredential: what a credential holds that was made for this TPM's EK and the AK. Another:
+  // Malformed.
+  virtual Result<Secret> activate(const tpm::Credential& credential) = 0;
   // Orderly end (TPM2_Shutdown of an embedded TPM, its state saved).
   virtual Result<> close() = 0;
 };

@@ -2,6 +2,7 @@
 #include "daemon/anchor/attestation_key.h"
 #include "daemon/anchor/connection.h"
 #include "daemon/anchor/ek_certificate.h"
+#include "daemon/anchor/endorsement_key.h"
 #include "daemon/anchor/state_key.h"
 #include "daemon/tss/capability.h"
 #include "daemon/tss/quote.h"
@@ -32,6 +33,8 @@ class TpmAnchor final : public Anchor {
   Result<tpm::PcrValues> read_pcrs() override;
   Result<Secret> state_key() override;
   Result<std::optional<Secret>> existing_state_key() override;
+  Result<Endorsement> endorsement() override;
+  Result<Secret> activate(const tpm::Credential& credential) override;
   Result<> close() override;
 
  private:
@@ -39,6 +42,9 @@ class TpmAnchor final : public Anchor {
   static constexpr int kAttempts = 2;
 
   Result<> connect();
+  // `use` with a connection; once more with a new one when that is lost.
+  template <class T>
+  Result<T> with_session(const std::function<Result<T>(Session&)>& use);
   Result<AnchorQuote> checked(tss::Quoted quoted) const;
 
   std::unique_ptr<Connection> connection_;
@@ -106,15 +112,35 @@ Result<Secret> TpmAnchor::state_key() {
   return make_sealed_key(*session_->esys, config_);
 }
 
-Result<std::optional<Secret>> TpmAnchor::existing_state_key() {
-  if (connection_->kind() == log::AnchorKind::Embedded) return load_plain_key(config_.state_dir);
+template <class T>
+Result<T> TpmAnchor::with_session(const std::function<Result<T>(Session&)>& use) {
   for (int attempt = 1;; ++attempt) {
     VTPM_TRY_VOID(connect());
-    auto key = load_sealed_key(*session_->esys, config_);
-    if (key || key.error().kind() != ErrorCode::Unreachable) return key;
+    auto result = use(*session_);
+    if (result || result.error().kind() != ErrorCode::Unreachable) return result;
     session_.reset();
-    if (attempt == kAttempts) return key;
+    if (attempt == kAttempts) return result;
   }
+}
+
+Result<std::optional<Secret>> TpmAnchor::existing_state_key() {
+  if (connection_->kind() == log::AnchorKind::Embedded) return load_plain_key(config_.state_dir);
+  return with_session<std::optional<Secret>>(
+      [this](Session& session) { return load_sealed_key(*session.esys, config_); });
+}
+
+Result<Endorsement> TpmAnchor::endorsement() {
+  return with_session<Endorsement>([](Session& session) -> Result<Endorsement> {
+    VTPM_TRY(EndorsementKey ek, open_endorsement_key(*session.esys));
+    return Endorsement{std::move(ek.public_area), std::move(ek.certificate)};
+  });
+}
+
+Result<Secret> TpmAnchor::activate(const tpm::Credential& credential) {
+  return with_session<Secret>([&credential](Session& session) -> Result<Secret> {
+    VTPM_TRY(const EndorsementKey ek, open_endorsement_key(*session.esys));
+    return activate_credential(*session.esys, session.key, ek, credential);
+  });
 }
 
 Result<> TpmAnchor::close() {

@@ -25,6 +25,18 @@ Result<LoggedPair> read_entries(const LogStore& log, std::uint64_t create, std::
 
 }  // namespace
 
+Task<> Attestation::enrol(evidence::SignedEnrolment enrolment) {
+  VTPM_CO_TRY(const evidence::Enrolment said, evidence::read_enrolment(enrolment));
+  if (said.ak_name != anchor_.ak_name)
+    co_return Error(ErrorCode::Conflict, "the enrolment is of another attestation key than this host's");
+  const auto keep = [this, said, enrolment]() -> Result<std::vector<evidence::SignedEnrolment>> {
+    VTPM_TRY_VOID(store_.keep_enrolment(said.authority, enrolment));
+    return store_.enrolments();
+  };
+  VTPM_CO_TRY(enrolments_, co_await run_on(workers_.store, keep));
+  co_return Result<>();
+}
+
 Task<Attestation::Link> Attestation::choose_epoch(std::uint64_t log_index, Bytes nonce, bool fresh) {
   const auto latest = epochs_.latest();
   const std::uint64_t now = now_ms();
@@ -57,6 +69,7 @@ Task<std::string> Attestation::evidence(std::string id, std::uint64_t log_index,
       anchor_.kind,
       {anchor_.ak_public, epoch.quote.quote, epoch.quote.signature, epoch.quote.pcrs},
       anchor_.ek_certificate,
+      enrolments_,
       epoch.epoch,
       std::move(entries.host_start),
       std::move(entries.instance_create),

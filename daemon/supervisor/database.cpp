@@ -16,7 +16,7 @@ namespace {
 
 // "vTPM" as SQLite's application_id: a file of another program is not taken for ours.
 constexpr std::uint64_t kApplicationId = 0x7654504d;
-constexpr std::uint64_t kSchemaVersion = 3;
+constexpr std::uint64_t kSchemaVersion = 4;
 
 constexpr const char* kSchema = R"(
 BEGIN;
@@ -29,8 +29,9 @@ CREATE TABLE instance (
   durable INTEGER NOT NULL DEFAULT 0, identity TEXT, wrapped_key BLOB, sequence INTEGER, runtime TEXT,
   limits TEXT);
 CREATE INDEX instance_live ON instance (state) WHERE state <> 'destroyed';
+CREATE TABLE enrolment (authority BLOB PRIMARY KEY, statement BLOB NOT NULL, signature BLOB NOT NULL) WITHOUT ROWID;
 PRAGMA application_id = 0x7654504d;
-PRAGMA user_version = 3;
+PRAGMA user_version = 4;
 COMMIT;
 )";
 
@@ -50,6 +51,12 @@ COMMIT;
 BEGIN IMMEDIATE;
 ALTER TABLE instance ADD COLUMN limits TEXT;
 PRAGMA user_version = 3;
+COMMIT;
+)",
+                                    R"(
+BEGIN IMMEDIATE;
+CREATE TABLE enrolment (authority BLOB PRIMARY KEY, statement BLOB NOT NULL, signature BLOB NOT NULL) WITHOUT ROWID;
+PRAGMA user_version = 4;
 COMMIT;
 )"};
 static_assert(kMigrations.size() + 1 == kSchemaVersion);

@@ -16,6 +16,12 @@ Task<HttpReply> make_evidence(Context& context, HttpRequest request);
 Task<HttpReply> get_event_log(Context& context, HttpRequest request);
 Task<HttpReply> add_measurement(Context& context, HttpRequest request);
 
+// handlers_enrolment.cpp
+Task<HttpReply> get_enrolment_request(Context& context, HttpRequest request);
+Task<HttpReply> answer_enrolment(Context& context, HttpRequest request);
+Task<HttpReply> list_enrolments(Context& context, HttpRequest request);
+Task<HttpReply> add_enrolment(Context& context, HttpRequest request);
+
 // handlers_host.cpp
 Task<HttpReply> get_anchor(Context& context, HttpRequest request);
 Task<HttpReply> get_log_head(Context& context, HttpRequest request);

@@ -20,6 +20,11 @@ constexpr std::array kRoutes = {
     // PCR 18 is the operator's word, which a tenant must not be able to put there.
     Route{"POST", "/v1/instances/{id}/measurements", Operator, handlers::add_measurement},
     Route{"GET", "/v1/anchor", Anyone, handlers::get_anchor},
+    // These make the hardware TPM work for seconds, and say in the host's name whose it is.
+    Route{"GET", "/v1/anchor/enrolment-request", Operator, handlers::get_enrolment_request},
+    Route{"POST", "/v1/anchor/enrolment-answer", Operator, handlers::answer_enrolment},
+    Route{"GET", "/v1/anchor/enrolments", Anyone, handlers::list_enrolments},
+    Route{"POST", "/v1/anchor/enrolments", Operator, handlers::add_enrolment},
     Route{"GET", "/v1/log/head", Anyone, handlers::get_log_head},
     // The entries name every tenant's containers and images.
     Route{"GET", "/v1/log/entries", Operator, handlers::get_log_entries},

@@ -19,6 +19,7 @@ struct Context {
   Epochs& epochs;
   EventBus& events;
   Store& store;
+  anchor::Anchor& anchor;  // on its worker alone
   Workers& workers;
   std::uint32_t jail;  // what the engines' jail has here: ipc::kJail* bits
 };

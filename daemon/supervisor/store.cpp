@@ -286,4 +286,33 @@ Result<std::vector<std::string>> Store::ids_in_state(std::string_view state, boo
   }
 }
 
+Result<> Store::keep_enrolment(const tpm::Sha256& authority, const evidence::SignedEnrolment& enrolment) {
+  VTPM_TRY(Transaction transaction, Transaction::begin(*database_));
+  VTPM_TRY(Statement put,
+           database_->prepare("INSERT OR REPLACE INTO enrolment (authority, statement, signature) "
+                              "VALUES (?1, ?2, ?3)"));
+  VTPM_TRY_VOID(put.bind(1, BytesView(authority))
+                    .bind(2, BytesView(enrolment.statement))
+                    .bind(3, BytesView(enrolment.signature))
+                    .run());
+  VTPM_TRY(Statement count, database_->prepare("SELECT count(*) FROM enrolment"));
+  VTPM_TRY_VOID(count.step());
+  if (count.integer(0) > evidence::kMaxEnrolments)
+    return Error(ErrorCode::Exhausted, "this host is enrolled by " +
+                                           std::to_string(evidence::kMaxEnrolments) +
+                                           " authorities already, the limit");
+  return transaction.commit();
+}
+
+Result<std::vector<evidence::SignedEnrolment>> Store::enrolments() {
+  VTPM_TRY(Statement select,
+           database_->prepare("SELECT statement, signature FROM enrolment ORDER BY authority"));
+  std::vector<evidence::SignedEnrolment> found;
+  for (;;) {
+    VTPM_TRY(const bool row, select.step());
+    if (!row) return found;
+    found.push_back({select.blob(0), select.blob(1)});
+  }
+}
+
 }  // namespace vtpm::supervisor

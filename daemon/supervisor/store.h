@@ -7,6 +7,8 @@
 #include "daemon/supervisor/limits.h"
 #include "daemon/supervisor/log_store.h"
 
+#include <vtpm/evidence/enrolment.h>
+
 #include <sys/types.h>
 
 #include <map>
@@ -87,6 +89,10 @@ class Store {
   // The durable instances that were not destroyed, with the greatest sequence that the table or the log has.
   // A row that cannot be read is Corrupt.
   Result<std::vector<StoredInstance>> durable_instances();
+  // An enrolment of the anchor's AK; it replaces the one by the same authority. More than
+  // evidence::kMaxEnrolments authorities: Exhausted.
+  Result<> keep_enrolment(const tpm::Sha256& authority, const evidence::SignedEnrolment& enrolment);
+  Result<std::vector<evidence::SignedEnrolment>> enrolments();
   // Whether there is a row of that id, and it is of a destroyed instance.
   Result<bool> is_destroyed(const std::string& id);
   // Whether it was ever added.

@@ -81,6 +81,7 @@ struct Ground {
   std::unique_ptr<anchor::Anchor> anchor;
   std::uint64_t host_start;
   std::vector<StoredInstance> durable;
+  std::vector<evidence::SignedEnrolment> enrolments;
 };
 
 // A durable instance of which the note cannot be read is started from its slot files instead.
@@ -242,6 +243,7 @@ Result<Ground> prepare(const Options& options) {
   ground.anchor = std::move(*anchor);
   VTPM_TRY(ground.host_start, log_start(*ground.store, *ground.anchor, options, ground.left));
   VTPM_TRY(ground.durable, ground.store->durable_instances());
+  VTPM_TRY(ground.enrolments, ground.store->enrolments());
   VTPM_TRY_VOID(sort_out_slot_files(*ground.store, options.state_dir, ground.durable));
   tell_apart(ground.left, ground.durable);
   VTPM_TRY_VOID(release_all(*ground.keeper, matched.over));
@@ -283,12 +285,18 @@ class Daemon {
                    host_key_, durable_, options.limits, ground.host_start),
         epochs_(executor_, workers_, *ground.anchor, *ground.store),
         attestation_(workers_, *ground.store, instances_, epochs_, ground.anchor->identity(),
-                     options.epoch_max_age),
-        context_{ground.rules, options.max_instances_per_user,
-                 registry_,    instances_,
-                 attestation_, epochs_,
-                 events_,      *ground.store,
-                 workers_,     ground.engines->jail()},
+                     std::move(ground.enrolments), options.epoch_max_age),
+        context_{ground.rules,
+                 options.max_instances_per_user,
+                 registry_,
+                 instances_,
+                 attestation_,
+                 epochs_,
+                 events_,
+                 *ground.store,
+                 *ground.anchor,
+                 workers_,
+                 ground.engines->jail()},
         http_(context_),
         attach_(ground.rules, options.max_instances_per_user, workers_, registry_, instances_),
         http_listener_(executor_, std::move(sockets.http), "vtpmd.sock", workers_.disposal,

@@ -46,11 +46,11 @@ class Host:
     def program(self, name):
         return os.path.join(self.bin, name)
 
-    def start(self):
+    def start(self, anchor="embedded"):
         # It ends with this script, however that ends.
         command = ["setpriv", "--pdeathsig", "KILL", f"--reuid={UID}", f"--regid={UID}", "--clear-groups",
                    "--inh-caps=-all", "--bounding-set=-all", self.program("vtpmd"), "--state-dir", self.state,
-                   "--runtime-dir", self.run_dir, "--anchor", "embedded"]
+                   "--runtime-dir", self.run_dir, "--anchor", anchor]
         with open(self.log, "ab") as log:
             self.daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_for(lambda: self.daemon.poll() is not None or self.ctl("anchor").returncode == 0, "vtpmd to serve")
@@ -84,6 +84,12 @@ class Host:
     def log_text(self):
         with open(self.log, encoding="utf-8", errors="replace") as file:
             return file.read()
+
+    def http(self, method, target):
+        """The body of an answer of vtpmd's HTTP API."""
+        return subprocess.run(["curl", "-sS", "--fail", "-X", method, "--unix-socket",
+                               os.path.join(self.run_dir, "vtpmd.sock"), "http://vtpmd" + target], check=True,
+                              stdout=subprocess.PIPE, text=True, timeout=DEADLINE).stdout
 
     def ctl(self, *arguments, **options):
         return subprocess.run([self.program("vtpmctl"), "--runtime-dir", self.run_dir, *arguments], check=False,

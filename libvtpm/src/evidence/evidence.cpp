@@ -40,10 +40,18 @@ json::Value value_of(const NonceProof& proof) {
   return {{"index", proof.index}, {"count", proof.count}, {"path", value_of(proof.path)}};
 }
 
+json::Value value_of(const std::vector<SignedEnrolment>& enrolments) {
+  json::Value list = json::Value::array();
+  for (const SignedEnrolment& one : enrolments)
+    list.push_back({{"statement", to_base64(one.statement)}, {"signature", to_base64(one.signature)}});
+  return list;
+}
+
 json::Value value_of_anchor(const Evidence& evidence) {
   json::Value anchor = value_of(evidence.anchor);
   anchor["kind"] = log::to_string(evidence.anchor_kind);
   if (evidence.ek_certificate) anchor["ek_certificate"] = to_base64(*evidence.ek_certificate);
+  if (!evidence.enrolments.empty()) anchor["enrolments"] = value_of(evidence.enrolments);
   return anchor;
 }
 
@@ -58,6 +66,25 @@ Result<SignedQuote> signed_quote(json::Reader& reader) {
   return quote;
 }
 
+Result<SignedEnrolment> enrolment(const json::Item& item) {
+  VTPM_TRY(json::Reader reader, item.object());
+  SignedEnrolment one;
+  VTPM_TRY(one.statement, reader.base64("statement"));
+  VTPM_TRY(one.signature, reader.base64("signature"));
+  VTPM_TRY_VOID(reader.done());
+  return one;
+}
+
+Result<> read_enrolments(json::Reader& reader, Evidence& evidence) {
+  if (!reader.has("enrolments")) return {};
+  VTPM_TRY(const auto items, reader.array("enrolments", kMaxEnrolments));
+  for (const json::Item& item : items) {
+    VTPM_TRY(SignedEnrolment one, enrolment(item));
+    evidence.enrolments.push_back(std::move(one));
+  }
+  return {};
+}
+
 Result<> read_anchor(json::Reader& document, Evidence& evidence) {
   VTPM_TRY(json::Reader reader, document.object("anchor"));
   VTPM_TRY(const json::Item kind, reader.member("kind"));
@@ -66,6 +93,7 @@ Result<> read_anchor(json::Reader& document, Evidence& evidence) {
   if (const auto certificate = reader.optional_member("ek_certificate")) {
     VTPM_TRY(evidence.ek_certificate, certificate->base64());
   }
+  VTPM_TRY_VOID(read_enrolments(reader, evidence));
   return reader.done();
 }
 

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "evidence/authority.h"
 #include "log/json_values.h"
 
 #include <vtpm/evidence/policy.h>
 #include <vtpm/os/encoding.h>
+#include <vtpm/tpm/ek_certificate.h>
 
 namespace vtpm::evidence {
 namespace {
@@ -84,14 +86,44 @@ Result<> check_format(json::Reader& document) {
   return {};
 }
 
+Result<std::string> public_key(const json::Item& item) {
+  VTPM_TRY(std::string pem, item.string());
+  if (!is_authority(pem)) return item.malformed("must be a P-256 public key in PEM");
+  return pem;
+}
+
+Result<std::string> certificate(const json::Item& item) {
+  VTPM_TRY(std::string pem, item.string());
+  const auto parsed = tpm::certificates_of_pem(pem);
+  if (!parsed || parsed->size() != 1) return item.malformed("must be one certificate in PEM");
+  return pem;
+}
+
+// What trust hangs on.
+Result<> read_anchors(json::Reader& document, Policy& policy) {
+  if (!document.has("anchor_aks") && !document.has("enrolment_authorities"))
+    return Error(ErrorCode::Malformed,
+                 "anchor_aks or enrolment_authorities must be there: which hosts are accepted");
+  VTPM_TRY(policy.anchor_aks, optional_accepted<Bytes>(document, "anchor_aks", log::object_name));
+  VTPM_TRY(policy.enrolment_authorities,
+           optional_accepted<std::string>(document, "enrolment_authorities", public_key));
+  VTPM_TRY(policy.ek_cas, optional_accepted<std::string>(document, "ek_cas", certificate));
+  if (!policy.ek_cas.empty() && policy.enrolment_authorities.empty())
+    return Error(ErrorCode::Malformed, "ek_cas: demands nothing without enrolment_authorities");
+  return {};
+}
+
 }  // namespace
 
 std::string to_json(const Policy& policy) {
   json::Value document = {{"format", kPolicyFormat},
-                          {"anchor_aks", value_of(policy.anchor_aks)},
                           {"allow_embedded_anchor", policy.allow_embedded_anchor},
                           {"max_age_seconds", policy.max_age_seconds},
                           {"require_fresh", policy.require_fresh}};
+  if (!policy.anchor_aks.empty()) document["anchor_aks"] = value_of(policy.anchor_aks);
+  if (!policy.enrolment_authorities.empty())
+    document["enrolment_authorities"] = value_of(policy.enrolment_authorities);
+  if (!policy.ek_cas.empty()) document["ek_cas"] = value_of(policy.ek_cas);
   if (!policy.anchor_pcrs.empty()) document["anchor_pcrs"] = value_of(policy.anchor_pcrs);
   if (!policy.vtpmd.empty()) document["vtpmd"] = value_of(policy.vtpmd);
   if (!policy.engine.empty()) document["engine"] = value_of(policy.engine);
@@ -107,8 +139,7 @@ Result<Policy> parse_policy(std::string_view text) {
   VTPM_TRY(json::Reader document, json::Reader::of(value));
   VTPM_TRY_VOID(check_format(document));
   Policy policy;
-  VTPM_TRY(const json::Item aks, document.member("anchor_aks"));
-  VTPM_TRY(policy.anchor_aks, accepted<Bytes>(aks, log::object_name));
+  VTPM_TRY_VOID(read_anchors(document, policy));
   VTPM_TRY(policy.allow_embedded_anchor, document.optional_boolean("allow_embedded_anchor", false));
   VTPM_TRY(policy.anchor_pcrs, optional_pcr_rule(document, "anchor_pcrs"));
   VTPM_TRY(policy.vtpmd, optional_accepted<Sha256>(document, "vtpmd", log::sha256));

@@ -4,6 +4,7 @@
 #include <vtpm/evidence/verifier.h>
 #include <vtpm/os/encoding.h>
 #include <vtpm/tpm/constants.h>
+#include <vtpm/tpm/ek_certificate.h>
 
 #include <algorithm>
 
@@ -117,9 +118,19 @@ class Chain {
   Finding anchor_key() const {
     VTPM_TRY_VOID(tpm::check_attestation_key(evidence_.anchor.ak_public));
     VTPM_TRY(const Bytes name, tpm::name_of_public(evidence_.anchor.ak_public));
-    if (!policy_.anchor_aks.contains(name))
+    // Whether an authority has enrolled it is the next check.
+    if (!policy_.anchor_aks.contains(name) && policy_.enrolment_authorities.empty())
       return refused("the AK " + to_hex(name) + " is not accepted by the policy");
     return "AK " + to_hex(name);
+  }
+
+  Finding anchor_enrolment() const {
+    if (policy_.enrolment_authorities.empty())
+      return std::string("not asked for: the policy accepts AKs alone");
+    auto name = tpm::name_of_public(evidence_.anchor.ak_public);
+    if (!name) return not_checked("anchor.key");
+    if (policy_.anchor_aks.contains(*name)) return std::string("not asked for: the policy accepts this AK");
+    return enrolled(*name);
   }
 
   Finding anchor_signature() const { return signature(evidence_.anchor); }
@@ -278,6 +289,39 @@ class Chain {
     return std::string("ECDSA P-256 with SHA-256");
   }
 
+  // By an accepted authority; those of others are nobody's here.
+  Finding enrolled(const Bytes& ak_name) const {
+    std::string reason = evidence_.enrolments.empty()
+                             ? "the host shows no enrolment"
+                             : "no enrolment is signed by an authority that the policy accepts";
+    for (const SignedEnrolment& signed_one : evidence_.enrolments)
+      for (const std::string& authority : policy_.enrolment_authorities) {
+        const auto enrolment = check_enrolment(signed_one, authority);
+        if (!enrolment && enrolment.error().kind() == ErrorCode::NotVerified)
+          continue;  // of another authority
+        auto finding = enrolment ? fits(*enrolment, ak_name) : Finding(enrolment.error());
+        if (finding) return finding;
+        reason = finding.error().context;
+      }
+    return refused(std::move(reason));
+  }
+
+  Finding fits(const Enrolment& enrolment, const Bytes& ak_name) const {
+    if (enrolment.ak_name != ak_name) return refused("the enrolment is of another AK");
+    if (!policy_.ek_cas.empty()) {
+      std::string roots;
+      for (const std::string& ca : policy_.ek_cas)
+        roots += ca + "\n";
+      const auto chain = tpm::check_certificate_chain(enrolment.ek_certificate, enrolment.ek_intermediates,
+                                                      roots, enrolment.time);
+      if (!chain)
+        return refused("the enrolled TPM's certificate leads to no CA of the policy: " +
+                       chain.error().context);
+    }
+    VTPM_TRY(const std::string tpm, tpm::describe_certificate(enrolment.ek_certificate));
+    return "enrolled, the TPM of " + tpm;
+  }
+
   Result<> included(const LoggedEntry& entry) const {
     if (log::verify_inclusion(log::leaf_hash(entry.entry), entry.index, evidence_.epoch.tree_size, entry.path,
                               evidence_.epoch.root))
@@ -315,6 +359,7 @@ constexpr Link kLinks[] = {
     {"evidence.nonce", &Chain::nonce},
     {"anchor.kind", &Chain::anchor_kind},
     {"anchor.key", &Chain::anchor_key},
+    {"anchor.enrolment", &Chain::anchor_enrolment},
     {"anchor.signature", &Chain::anchor_signature},
     {"anchor.epoch", &Chain::anchor_epoch},
     {"anchor.pcrs", &Chain::anchor_pcrs},

@@ -5,7 +5,9 @@
 
 #include <vtpm/tpm/ek_certificate.h>
 
+#include <openssl/err.h>
 #include <openssl/pem.h>
+#include <openssl/pemerr.h>
 #include <openssl/x509.h>
 #include <openssl/x509_vfy.h>
 #include <openssl/x509v3.h>
@@ -14,7 +16,7 @@ namespace vtpm::tpm {
 namespace {
 
 constexpr std::size_t kMaxCertificate = 16 * 1024;
-constexpr std::size_t kMaxRoots = 1024 * 1024;
+constexpr std::size_t kMaxPem = 1024 * 1024;
 constexpr std::string_view kType = "certificate";
 
 using Certificate = Owned<X509, X509_free>;
@@ -41,17 +43,34 @@ Result<> push(const Stack& stack, Certificate certificate) {
   return {};
 }
 
-Result<Stack> parse_roots(std::string_view pem) {
-  if (pem.size() > kMaxRoots) return malformed(kType, "more CA certificates than 1 MiB");
+// Whether reading ended because there is no more PEM. The queue of OpenSSL's errors is left empty.
+bool is_end_of_pem() noexcept {
+  const unsigned long error = ERR_peek_last_error();
+  ERR_clear_error();
+  return ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE;
+}
+
+Result<Stack> parse_pem(std::string_view pem) {
+  if (pem.size() > kMaxPem) return malformed(kType, "more than 1 MiB of PEM");
   const Memory memory(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
   Stack stack(sk_X509_new_null());
-  while (memory) {
+  ERR_clear_error();
+  while (memory && stack) {
     Certificate next(PEM_read_bio_X509(memory.get(), nullptr, nullptr, nullptr));
-    if (!next) break;
+    if (!next && is_end_of_pem()) return stack;
+    if (!next) return malformed(kType, "PEM with a certificate that does not parse");
     VTPM_TRY_VOID(push(stack, std::move(next)));
   }
-  if (!stack || sk_X509_num(stack.get()) == 0) return malformed(kType, "no CA certificate in PEM");
-  return stack;
+  return Error(ErrorCode::Internal, "OpenSSL cannot read PEM");
+}
+
+Result<Bytes> der_of(const X509* certificate) {
+  const int size = i2d_X509(certificate, nullptr);
+  if (size <= 0) return malformed(kType, "it has no DER");
+  Bytes der(static_cast<std::size_t>(size));
+  unsigned char* out = der.data();
+  i2d_X509(certificate, &out);
+  return der;
 }
 
 Result<Stack> parse_all(const std::vector<Bytes>& certificates) {
@@ -87,6 +106,26 @@ Error broken_chain(X509_STORE_CTX* context) {
                                       (about ? name_text(X509_get_issuer_name(about)) : std::string()) + '"'};
 }
 
+Result<> leads_to(const Certificate& leaf, const Stack& between, const Stack& trusted, std::uint64_t time) {
+  const Owned<X509_STORE, X509_STORE_free> store(X509_STORE_new());
+  const Owned<X509_STORE_CTX, X509_STORE_CTX_free> context(X509_STORE_CTX_new());
+  if (!store || !context || X509_STORE_CTX_init(context.get(), store.get(), leaf.get(), between.get()) != 1)
+    return Error(ErrorCode::Internal, "OpenSSL cannot check a chain");
+  X509_STORE_CTX_set0_trusted_stack(context.get(), trusted.get());
+  // Any certificate that was named as trusted ends the chain, be it self-signed or an intermediate CA.
+  X509_STORE_CTX_set_flags(context.get(), X509_V_FLAG_PARTIAL_CHAIN);
+  X509_STORE_CTX_set_time(context.get(), 0, static_cast<time_t>(time / 1000));
+  if (X509_verify_cert(context.get()) != 1) return broken_chain(context.get());
+  return {};
+}
+
+Result<Stack> only(X509* certificate) {
+  Stack stack(sk_X509_new_null());
+  X509_up_ref(certificate);
+  VTPM_TRY_VOID(push(stack, Certificate(certificate)));
+  return stack;
+}
+
 }  // namespace
 
 Result<> check_certified_key(BytesView certificate, BytesView tpmt_public) {
@@ -104,17 +143,25 @@ Result<> check_certificate_chain(BytesView certificate, const std::vector<Bytes>
                                  std::string_view roots, std::uint64_t time) {
   VTPM_TRY(const Certificate leaf, parse(certificate));
   VTPM_TRY(const Stack between, parse_all(intermediates));
-  VTPM_TRY(const Stack trusted, parse_roots(roots));
-  const Owned<X509_STORE, X509_STORE_free> store(X509_STORE_new());
-  const Owned<X509_STORE_CTX, X509_STORE_CTX_free> context(X509_STORE_CTX_new());
-  if (!store || !context || X509_STORE_CTX_init(context.get(), store.get(), leaf.get(), between.get()) != 1)
-    return Error(ErrorCode::Internal, "OpenSSL cannot check a chain");
-  X509_STORE_CTX_set0_trusted_stack(context.get(), trusted.get());
-  // Any certificate that was named as trusted ends the chain, be it self-signed or an intermediate CA.
-  X509_STORE_CTX_set_flags(context.get(), X509_V_FLAG_PARTIAL_CHAIN);
-  X509_STORE_CTX_set_time(context.get(), 0, static_cast<time_t>(time / 1000));
-  if (X509_verify_cert(context.get()) != 1) return broken_chain(context.get());
-  return {};
+  VTPM_TRY(const Stack trusted, parse_pem(roots));
+  if (sk_X509_num(trusted.get()) == 0) return malformed(kType, "no CA certificate in PEM");
+  const Result<> by_all = leads_to(leaf, between, trusted, time);
+  // OpenSSL takes the first root that has the issuer's name; another of that name may have the key.
+  for (int i = 0; !by_all && i < sk_X509_num(trusted.get()); ++i) {
+    VTPM_TRY(const Stack one, only(sk_X509_value(trusted.get(), i)));
+    if (leads_to(leaf, between, one, time)) return {};
+  }
+  return by_all;
+}
+
+Result<std::vector<Bytes>> certificates_of_pem(std::string_view pem) {
+  VTPM_TRY(const Stack stack, parse_pem(pem));
+  std::vector<Bytes> certificates;
+  for (int i = 0; i < sk_X509_num(stack.get()); ++i) {
+    VTPM_TRY(Bytes der, der_of(sk_X509_value(stack.get(), i)));
+    certificates.push_back(std::move(der));
+  }
+  return certificates;
 }
 
 Result<std::string> describe_certificate(BytesView certificate) {

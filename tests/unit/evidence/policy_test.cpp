@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/support/catch_result.h"
 #include "tests/support/evidence_builder.h"
+#include "tests/support/manufacturer.h"
 
 #include <vtpm/evidence/policy.h>
 #include <vtpm/os/encoding.h>
@@ -52,7 +53,8 @@ TEST_CASE("policy: what is written is read as the same") {
 }
 
 TEST_CASE("policy: a policy that accepts no AK is malformed") {
-  CHECK(refusal(R"({"format":"vtpm-policy/1"})") == "anchor_aks: missing");
+  CHECK(refusal(R"({"format":"vtpm-policy/1"})") ==
+        "anchor_aks or enrolment_authorities must be there: which hosts are accepted");
   CHECK(refusal(R"({"format":"vtpm-policy/1","anchor_aks":[]})") == "anchor_aks: must name at least one");
 }
 
@@ -113,4 +115,27 @@ TEST_CASE("policy: evidence whose host.start is another entry gives no policy") 
   Evidence evidence = build(make_plan());
   evidence.host_start = evidence.instance_create;
   CHECK_FALSE(policy_from_evidence(evidence));
+}
+
+TEST_CASE("policy: authorities are named by their keys, and with them a policy needs no AK") {
+  Policy policy;
+  policy.enrolment_authorities = {KeyPair().public_pem(), KeyPair().public_pem()};
+  policy.ek_cas = {TestManufacturer().pem()};
+  const auto again = parse_policy(to_json(policy));
+  REQUIRE(again);
+  CHECK(again->anchor_aks.empty());
+  CHECK(again->enrolment_authorities == policy.enrolment_authorities);
+  CHECK(again->ek_cas == policy.ek_cas);
+}
+
+TEST_CASE("policy: CAs without an authority and keys that are none are malformed") {
+  Policy policy;
+  policy.anchor_aks = {*from_hex(kAk)};
+  policy.ek_cas = {TestManufacturer().pem()};
+  CHECK(refusal(to_json(policy)).find("enrolment_authorities") != std::string::npos);
+  policy.enrolment_authorities = {KeyPair().private_pem()};
+  CHECK(refusal(to_json(policy)).find("enrolment_authorities[0]") != std::string::npos);
+  policy.enrolment_authorities = {KeyPair().public_pem()};
+  policy.ek_cas = {"no certificate"};
+  CHECK(refusal(to_json(policy)).find("ek_cas[0]") != std::string::npos);
 }

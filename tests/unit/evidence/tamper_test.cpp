@@ -3,6 +3,7 @@
 #include "json/strict.h"
 #include "tests/support/catch_result.h"
 #include "tests/support/evidence_builder.h"
+#include "tests/support/manufacturer.h"
 
 #include <vtpm/evidence/verifier.h>
 
@@ -50,6 +51,28 @@ TEST_CASE("tamper: no changed byte of evidence is accepted with another meaning"
   CHECK(accepted == std::vector<std::string>{});
   // Only the two members that meaning() blanks: each change of another byte was refused.
   CHECK(verified < 3 * std::string_view("schema version 3").size() + 3);
+}
+
+TEST_CASE("tamper: no changed byte of the enrolment that a policy relies on is accepted") {
+  const EvidencePlan plan = make_plan();
+  const TestManufacturer manufacturer;
+  const KeyPair authority;
+  Evidence evidence = build(plan);
+  Policy policy = strict_policy(plan);
+  policy.anchor_aks.clear();
+  policy.enrolment_authorities = {authority.public_pem()};
+  policy.ek_cas = {manufacturer.pem()};
+  evidence.enrolments = {enrol(manufacturer.make_ek(), evidence.anchor.ak_public, authority, kNow)};
+  REQUIRE(verify(to_json(evidence), policy, expectation(plan)).verified());
+  SignedEnrolment& enrolment = evidence.enrolments[0];
+  for (Bytes* part : {&enrolment.statement, &enrolment.signature})
+    for (std::uint8_t& byte : *part)
+      for (const int mask : {0x01, 0x20, 0x80}) {
+        const std::uint8_t good = byte;
+        byte = static_cast<std::uint8_t>(byte ^ mask);
+        REQUIRE_FALSE(verify(to_json(evidence), policy, expectation(plan)).verified());
+        byte = good;
+      }
 }
 
 TEST_CASE("tamper: evidence that is cut short anywhere is refused") {

@@ -62,12 +62,12 @@ TEST_CASE("verifier: evidence that satisfies a strict policy is verified, link b
   const Verdict verdict = verdict_on(build(plan), plan);
   CHECK(verdict.reasons() == Names{});
   REQUIRE(verdict.verified());
-  const Names links = {"evidence.format",  "evidence.nonce", "anchor.kind",   "anchor.key",
-                       "anchor.signature", "anchor.epoch",   "anchor.pcrs",   "policy.anchor-pcrs",
-                       "log.host-start",   "policy.vtpmd",   "policy.engine", "log.instance-create",
-                       "vtpm.key",         "vtpm.signature", "vtpm.binding",  "vtpm.pcrs",
-                       "vtpm.event-log",   "vtpm.launch",    "policy.images", "policy.configs",
-                       "policy.owners",    "policy.pcrs",    "freshness.age", "freshness.nonce"};
+  const Names links = {
+      "evidence.format",  "evidence.nonce", "anchor.kind",         "anchor.key",         "anchor.enrolment",
+      "anchor.signature", "anchor.epoch",   "anchor.pcrs",         "policy.anchor-pcrs", "log.host-start",
+      "policy.vtpmd",     "policy.engine",  "log.instance-create", "vtpm.key",           "vtpm.signature",
+      "vtpm.binding",     "vtpm.pcrs",      "vtpm.event-log",      "vtpm.launch",        "policy.images",
+      "policy.configs",   "policy.owners",  "policy.pcrs",         "freshness.age",      "freshness.nonce"};
   Names names;
   for (const auto& check : verdict.checks)
     names.push_back(check.name);

@@ -29,6 +29,8 @@ class SlowAnchor : public anchor::Anchor {
   Result<tpm::PcrValues> read_pcrs() override { return tpm::PcrValues(); }
   Result<Secret> state_key() override { return Error(ErrorCode::Unsupported, "no state key"); }
   Result<std::optional<Secret>> existing_state_key() override { return std::optional<Secret>(); }
+  Result<anchor::Endorsement> endorsement() override { return Error(ErrorCode::NotFound, "no EK"); }
+  Result<Secret> activate(const tpm::Credential&) override { return Error(ErrorCode::NotFound, "no EK"); }
   Result<> close() override { return {}; }
   int quotes() const { return quotes_; }  // read when the anchor's thread is idle
 

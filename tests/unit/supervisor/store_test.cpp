@@ -348,7 +348,7 @@ TEST_CASE("database: another program's database and a newer schema are refused")
   const Directory directory;
   { open(directory); }
   const auto [sql, code] =
-      GENERATE(table<std::string, ErrorCode>({{"PRAGMA user_version = 4", ErrorCode::Unsupported},
+      GENERATE(table<std::string, ErrorCode>({{"PRAGMA user_version = 5", ErrorCode::Unsupported},
                                               {"PRAGMA application_id = 1", ErrorCode::Corrupt}}));
   change(directory, sql);
   refused(directory, code);
@@ -395,7 +395,7 @@ TEST_CASE("database: a file of schema version 2 keeps its instances, which have 
     const auto store = open(directory);
     REQUIRE(store->add_instance(durable_row("aa", 5), durable_create("aa"), keys()));
   }
-  change(directory, "ALTER TABLE instance DROP COLUMN limits; PRAGMA user_version = 2");
+  change(directory, "ALTER TABLE instance DROP COLUMN limits; DROP TABLE enrolment; PRAGMA user_version = 2");
   const auto store = open(directory);
   const auto found = only(*store);
   CHECK(found.row.id == "aa");
@@ -433,4 +433,37 @@ TEST_CASE("database: the file is its owner's alone") {
   { open(directory); }
   const auto mode = std::filesystem::status(directory.file()).permissions();
   CHECK(mode == (std::filesystem::perms::owner_read | std::filesystem::perms::owner_write));
+}
+
+TEST_CASE("store: an enrolment is kept, and one by the same authority takes its place") {
+  const Directory directory;
+  const tpm::Sha256 one = tpm::sha256(as_bytes("one")), two = tpm::sha256(as_bytes("two"));
+  {
+    const auto store = open(directory);
+    CHECK(store->enrolments().value().empty());
+    REQUIRE(store->keep_enrolment(one, {Bytes(3, 1), Bytes(3, 2)}));
+    REQUIRE(store->keep_enrolment(two, {Bytes(3, 3), Bytes(3, 4)}));
+    REQUIRE(store->keep_enrolment(one, {Bytes(3, 5), Bytes(3, 6)}));
+  }
+  const auto store = open(directory);
+  const auto found = store->enrolments().value();
+  REQUIRE(found.size() == 2);
+  const auto has = [&](std::uint8_t statement, std::uint8_t signature) {
+    return std::any_of(found.begin(), found.end(), [&](const auto& each) {
+      return each.statement == Bytes(3, statement) && each.signature == Bytes(3, signature);
+    });
+  };
+  CHECK(has(3, 4));
+  CHECK(has(5, 6));
+}
+
+TEST_CASE("store: more authorities than evidence can name are refused, and nothing is lost") {
+  const Directory directory;
+  const auto store = open(directory);
+  for (std::size_t i = 0; i < evidence::kMaxEnrolments; ++i)
+    REQUIRE(store->keep_enrolment(tpm::sha256(Bytes(1, static_cast<std::uint8_t>(i))), {Bytes(1), Bytes(1)}));
+  CHECK(store->keep_enrolment(tpm::sha256(Bytes(1, 99)), {Bytes(1), Bytes(1)}).error().kind() ==
+        ErrorCode::Exhausted);
+  CHECK(store->enrolments().value().size() == evidence::kMaxEnrolments);
+  CHECK(store->keep_enrolment(tpm::sha256(Bytes(1, 0)), {Bytes(1), Bytes(1)}));
 }

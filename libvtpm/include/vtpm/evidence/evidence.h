@@ -3,6 +3,7 @@
 // its members.
 #pragma once
 
+#include <vtpm/evidence/enrolment.h>
 #include <vtpm/log/entry.h>
 #include <vtpm/log/event_log.h>
 #include <vtpm/log/merkle.h>
@@ -60,6 +61,8 @@ struct Evidence {
   AnchorKind anchor_kind;
   SignedQuote anchor;                   // by the hardware TPM
   std::optional<Bytes> ek_certificate;  // of the hardware TPM, X.509 DER
+  std::vector<SignedEnrolment>
+      enrolments;  // of the anchor's AK, by whom it may concern; at most kMaxEnrolments
   Epoch epoch;
   LoggedEntry host_start;
   LoggedEntry instance_create;

@@ -11,10 +11,16 @@ namespace vtpm::evidence {
 
 inline constexpr std::string_view kPolicyFormat = "vtpm-policy/1";
 
-// Members that are absent in the document demand nothing, but for: anchor_aks (must name at least one),
-// allow_embedded_anchor (false), owners and max_age.
+// Members that are absent in the document demand nothing, but for: allow_embedded_anchor (false), owners and
+// max_age. anchor_aks or enrolment_authorities must be there.
 struct Policy {
-  std::set<Bytes> anchor_aks;  // accepted Names of the anchor's AK
+  // The anchor's AK is accepted if its Name is one of these, or one of these authorities (P-256 public keys,
+  // PEM) has enrolled it.
+  std::set<Bytes> anchor_aks;
+  std::set<std::string> enrolment_authorities;
+  // CAs (PEM certificates) of which one must have vouched for an enrolled TPM. Empty: those that the
+  // authority trusts.
+  std::set<std::string> ek_cas;
   bool allow_embedded_anchor = false;
   std::map<unsigned, std::set<Sha256>> anchor_pcrs;  // PCR of the anchor: any of these values
   std::set<Sha256> vtpmd;                            // accepted digests of the binary; empty: any

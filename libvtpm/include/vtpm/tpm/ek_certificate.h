@@ -24,6 +24,10 @@ Result<> check_certified_key(BytesView certificate, BytesView tpmt_public);
 Result<> check_certificate_chain(BytesView certificate, const std::vector<Bytes>& intermediates,
                                  std::string_view roots, std::uint64_t time);
 
+// The certificates of a PEM text as DER, in its order; what is between them is skipped. Malformed when one
+// does not parse.
+Result<std::vector<Bytes>> certificates_of_pem(std::string_view pem);
+
 // Subject and, where it has any, subject alternative names (a TPM's manufacturer, model and version stand
 // there), as one line of printable text. Not a certificate: Malformed.
 Result<std::string> describe_certificate(BytesView certificate);
