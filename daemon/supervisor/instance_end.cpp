@@ -41,7 +41,7 @@ asio::awaitable<void> Instances::engine_died(std::string id, pid_t pid) {
 }
 
 Task<> Instances::end(std::string id, std::string reason) {
-  co_await settle_to_end(id);
+  VTPM_CO_TRY_VOID(co_await settle_to_end(id));
   Instance* instance = registry_.find(id);
   if (instance == nullptr || !instance->row.durable)
     co_return co_await destroy(std::move(id), std::move(reason));
@@ -51,7 +51,7 @@ Task<> Instances::end(std::string id, std::string reason) {
 }
 
 Task<> Instances::destroy(std::string id, std::string reason) {
-  co_await settle_to_end(id);
+  VTPM_CO_TRY_VOID(co_await settle_to_end(id));
   Instance* instance = registry_.find(id);
   const bool stored = instance != nullptr && instance->row.durable;
   if (stored &&
@@ -96,7 +96,8 @@ Task<> Instances::end_running(std::string id, std::string reason) {
 
 Task<> Instances::end_failed(std::string id, std::string reason) {
   const auto supervision = std::get<Failed>(registry_.find(id)->state).supervision;
-  const auto turn = co_await supervision->turn.acquire();
+  std::optional<AsyncLock::Guard> turn;
+  if (supervision) turn.emplace(co_await supervision->turn.acquire());
   Instance* instance = registry_.find(id);
   if (instance == nullptr) co_return Result<>();  // somebody else has ended it
   const bool logged = std::get<Failed>(instance->state).logged;
@@ -107,7 +108,7 @@ Task<> Instances::end_failed(std::string id, std::string reason) {
     return {};
   };
   VTPM_CO_TRY_VOID(co_await run_on(workers_.store, forget));
-  supervision->stop_watching();
+  if (supervision) supervision->stop_watching();
   removed(id, reason);
   co_return Result<>();
 }

@@ -21,53 +21,73 @@ using namespace std::chrono_literals;
 
 constexpr auto kBeforeServing = 5s;  // at most, until all engines have answered
 constexpr auto kBetweenReports = 1s;
-constexpr auto kFirstAnswer = 500ms;  // of an engine: then others have their turn, and it is asked again
-constexpr auto kBetweenLooks = 200ms;
+constexpr auto kFirstPause = 2ms;  // between two looks: for most have answered by then
+constexpr auto kLongestPause = 200ms;
 constexpr auto kBeforeSilent = 5s;   // until nobody waits any more for what is asked of its instance
 constexpr auto kBeforeAnother = 1s;  // until it is tried again to give a keeper everything, or to watch it
 
-// Waits until the engine has done what the dead vtpmd asked of it; the event log as its PCRs bear it out.
-// Then it is told its limits, if they have changed.
+// What is begun with an engine that has answered: the event log as its PCRs bear it out. Then it is told its
+// limits, if they have changed.
 Result<log::EventLog> join(Engine& engine, const log::EventLog& recorded,
                            const std::optional<EngineLimits>& changed) {
-  if (has_ended(engine.pidfd.get()))
-    return Error(ErrorCode::Unreachable, "its engine ended while no vtpmd ran");
-  engine.link->set_deadline(after(kFirstAnswer));
-  VTPM_TRY_VOID(engine.link->take_over());
-  engine.begin_conversation();
+  engine.begin_conversation(kFreeConversation);
   VTPM_TRY(const tpm::PcrValues pcrs,
            identity::read_pcrs(*engine.link, {tpm::kLaunchPcr, tpm::kOperatorPcr}));
   if (changed) VTPM_TRY_VOID(engine.link->set_limits(*changed));
   return borne_out(recorded, pcrs);
 }
 
+Result<UniqueFd> copy_of(int fd, std::string_view what) {
+  UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
+  if (!copy) return errno_error("the keeper's descriptor of " + std::string(what), errno);
+  return copy;
+}
+
+Result<HeldInstance> copies(const InstanceRow& row, const Engine& engine, int container,
+                            const std::shared_ptr<const UniqueFd>& cgroup, const std::vector<Node>& nodes) {
+  if (!engine.link) return Error(ErrorCode::Conflict, "instance " + row.id + " ends");
+  HeldInstance held;
+  held.id = row.id;
+  held.owner = row.owner_uid;
+  VTPM_TRY(held.control, engine.link->duplicate());
+  VTPM_TRY(held.engine, copy_of(engine.pidfd.get(), "an engine"));
+  if (container >= 0) {
+    VTPM_TRY(held.container, copy_of(container, "a container"));
+  }
+  if (cgroup && *cgroup) {
+    VTPM_TRY(held.cgroup, copy_of(cgroup->get(), "a cgroup"));
+  }
+  for (const Node& node : nodes) {
+    if (!node.channel) continue;
+    VTPM_TRY(UniqueFd channel, copy_of(node.channel.get(), "a node"));
+    held.nodes.push_back({node.number, std::move(channel)});
+  }
+  return held;
+}
+
 }  // namespace
+
+// An engine that is taken back, and what its vtpmd left with it. The keeper goes on to have it.
+struct Instances::Returning {
+  std::shared_ptr<Engine> engine;
+  Runtime runtime;
+  Bonds bonds;
+  std::vector<std::uint8_t> of_none;  // numbers of what the keeper has and no node is known by
+};
 
 Result<HeldInstance> Instances::copies_for_keeper(const std::string& id) const {
   const auto found = registry_.all().find(id);
-  const auto* running = found == registry_.all().end() ? nullptr : std::get_if<Running>(&found->second.state);
-  if (running == nullptr || !running->supervision->engine->link)
-    return Error(ErrorCode::Conflict, "instance " + id + " is not running");
-  HeldInstance copies;
-  copies.id = id;
-  copies.owner = found->second.row.owner_uid;
-  VTPM_TRY(copies.control, running->supervision->engine->link->duplicate());
-  copies.engine.reset(::fcntl(running->supervision->engine->pidfd.get(), F_DUPFD_CLOEXEC, 3));
-  const int container = running->supervision->container_pidfd();
-  if (container >= 0) copies.container.reset(::fcntl(container, F_DUPFD_CLOEXEC, 3));
-  if (!copies.engine || (container >= 0 && !copies.container))
-    return errno_error("a descriptor for the keeper", errno);
-  if (const auto& cgroup = running->supervision->cgroup) {
-    copies.cgroup.reset(::fcntl(cgroup->get(), F_DUPFD_CLOEXEC, 3));
-    if (!copies.cgroup) return errno_error("a cgroup's descriptor for the keeper", errno);
+  if (found == registry_.all().end()) return Error(ErrorCode::NotFound, "no instance " + id);
+  const InstanceRow& row = found->second.row;
+  if (const auto late = returning_.find(id); late != returning_.end()) {
+    const Returning& back = *late->second;
+    return copies(row, *back.engine, back.bonds.container_process.get(), back.bonds.cgroup,
+                  back.runtime.nodes);
   }
-  for (const Node& node : running->nodes) {
-    if (!node.channel) continue;
-    UniqueFd copy(::fcntl(node.channel.get(), F_DUPFD_CLOEXEC, 3));
-    if (!copy) return errno_error("a node's descriptor for the keeper", errno);
-    copies.nodes.push_back({node.number, std::move(copy)});
-  }
-  return copies;
+  const auto* running = std::get_if<Running>(&found->second.state);
+  if (running == nullptr) return Error(ErrorCode::Conflict, "instance " + id + " is not running");
+  Supervision& supervision = *running->supervision;
+  return copies(row, *supervision.engine, supervision.container_pidfd(), supervision.cgroup, running->nodes);
 }
 
 // An error is not the instance's: it runs, but would end with this vtpmd. A keeper that died meanwhile gets
@@ -173,12 +193,13 @@ asio::awaitable<std::size_t> Instances::take_back(std::vector<LeftRunning> left,
       continue;
     }
     become(id, Starting{runtime->made});
-    ++taking_back_;
-    spawn(executor_, "take-over of an instance", take_back_one(std::move(instance), std::move(*runtime)));
+    const auto back = std::make_shared<Returning>(come_back(std::move(instance), std::move(*runtime)));
+    returning_.emplace(id, back);
+    spawn(executor_, "take-over of an instance", take_back_one(id, back));
   }
   const auto until = std::chrono::steady_clock::now() + kBeforeServing;
-  while (taking_back_ > 0 && !stopping_ && std::chrono::steady_clock::now() < until) {
-    progress(taking_back_);
+  while (!returning_.empty() && !stopping_ && std::chrono::steady_clock::now() < until) {
+    progress(returning_.size());
     asio::steady_timer pause(executor_, kBetweenReports);
     const auto look_again = [this](const boost::system::error_code& error) {
       if (!error) changed_.cancel();
@@ -186,7 +207,21 @@ asio::awaitable<std::size_t> Instances::take_back(std::vector<LeftRunning> left,
     pause.async_wait(look_again);
     co_await wait_for_change();
   }
-  co_return taking_back_;
+  co_return returning_.size();
+}
+
+Instances::Returning Instances::come_back(LeftRunning left, Runtime runtime) {
+  HeldInstance& held = left.held;
+  Returning back{
+      std::make_shared<Engine>(Engine{std::make_unique<ipc::EngineLink>(std::move(held.control)),
+                                      std::move(held.engine), runtime.made.engine_pid, runtime.made.placed}),
+      std::move(runtime),
+      {std::move(held.container), {}},
+      {}};
+  engines_.took_over(back.engine->pid);
+  back.of_none = put_back(back.runtime.nodes, std::move(held.nodes), workers_.disposal, left.row.owner_uid);
+  if (held.cgroup) back.bonds.cgroup = std::make_shared<UniqueFd>(std::move(held.cgroup));
+  return back;
 }
 
 asio::awaitable<void> Instances::give_back(std::string id) {
@@ -200,94 +235,89 @@ asio::awaitable<void> Instances::give_back(std::string id) {
 // An engine that makes a key, or is frozen together with its container, answers when it can. Meanwhile no
 // worker waits for it. Ends with its answer or its end, with its container, or when it is not wanted any
 // more.
-Task<> Instances::wait_for_answer(std::string id, std::shared_ptr<Engine> engine, int container) {
-  const auto look = [engine]() -> Result<> {
+Task<> Instances::wait_for_answer(std::string id, std::shared_ptr<Returning> back) {
+  const auto look = [engine = back->engine]() -> Result<> {
     if (has_ended(engine->pidfd.get()))
       return Error(ErrorCode::Unreachable, "its engine ended before it answered");
     engine->link->set_deadline(after(0ms));
     return engine->link->take_over();
   };
+  const int container = back->bonds.container_process.get();
   const auto silent_from = std::chrono::steady_clock::now() + kBeforeSilent;
-  Result<> answer = Error(ErrorCode::Timeout, "its engine does not answer");
-  while (!answer && answer.error().kind() == ErrorCode::Timeout && !stopping_) {
-    asio::steady_timer pause(executor_, kBetweenLooks);
+  std::chrono::milliseconds wait = kFirstPause;
+  for (;; wait = std::min<std::chrono::milliseconds>(2 * wait, kLongestPause)) {
+    const Result<> answer = co_await run_on(workers_.meters, look);
+    if (answer || answer.error().kind() != ErrorCode::Timeout) co_return answer;
+    if (stopping_ && wait >= kLongestPause) co_return answer;      // it had the time, if it is free
+    if (container >= 0 && has_ended(container)) co_return answer;  // at once, if the engine is in its cgroup
+    if (std::chrono::steady_clock::now() >= silent_from) {
+      if (unwanted_.contains(id)) co_return answer;
+      note_silence(id, back->engine->pid);
+    }
+    asio::steady_timer pause(executor_, wait);
     co_await pause.async_wait(kResume);
-    answer = co_await run_on(workers_.meters, look);
-    if (answer) continue;
-    if (container >= 0 && has_ended(container)) break;  // at once, if the engine is in its cgroup
-    if (std::chrono::steady_clock::now() < silent_from) continue;
-    if (unwanted_.contains(id)) break;
-    if (!silent_.insert(id).second) continue;
-    changed_.cancel();
-    log_line(LogLevel::Warning, "instance " + id + ": its engine (pid " + std::to_string(engine->pid) +
-                                    ") does not answer; it is taken back when it does");
   }
-  silent_.erase(id);
-  co_return answer;
 }
 
-asio::awaitable<void> Instances::take_back_one(LeftRunning left, Runtime runtime) {
-  const std::string id = left.row.id;
-  auto engine =
-      std::make_shared<Engine>(Engine{std::make_unique<ipc::EngineLink>(std::move(left.held.control)),
-                                      std::move(left.held.engine), runtime.made.engine_pid});
-  engine->placed = runtime.made.placed;
-  engines_.took_over(engine->pid);
+void Instances::note_silence(const std::string& id, pid_t engine) {
+  if (!silent_.insert(id).second) return;
+  changed_.cancel();
+  log_line(LogLevel::Warning, "instance " + id + ": its engine (pid " + std::to_string(engine) +
+                                  ") does not answer; it is taken back when it does");
+}
+
+// One that answers once is free for the rest, as in every conversation.
+Task<log::EventLog> Instances::rejoin(std::string id, std::shared_ptr<Returning> back,
+                                      std::optional<EngineLimits> changed) {
+  VTPM_CO_TRY_VOID(co_await wait_for_answer(id, back));
+  const auto talk = [back, changed] { return join(*back->engine, back->runtime.made.event_log, changed); };
+  co_return co_await run_on(workers_.engines, talk);
+}
+
+asio::awaitable<void> Instances::take_back_one(std::string id, std::shared_ptr<Returning> back) {
   // An engine that was not told of limits is of a version that ends at the verb.
-  std::optional<EngineLimits> changed;
-  if (runtime.made.limits && *runtime.made.limits != limits_of(left.row)) changed = limits_of(left.row);
-  const auto talk = [engine, recorded = runtime.made.event_log, changed] {
-    return join(*engine, recorded, changed);
-  };
-  auto joined = co_await run_on(workers_.engines, talk);
-  const bool at_once = joined.has_value();
-  while (!joined && joined.error().kind() == ErrorCode::Timeout) {
-    const auto answer = co_await wait_for_answer(id, engine, left.held.container.get());
-    if (!answer) {
-      joined = answer.error();
-      break;
-    }
-    joined = co_await run_on(workers_.engines, talk);
-  }
+  Provisioned& made = back->runtime.made;
+  std::optional<EngineLimits> changed = limits_of(registry_.find(id)->row);
+  if (!made.limits || *made.limits == *changed) changed.reset();
+  auto joined = co_await rejoin(id, back, changed);
   if (!joined && handing_over_ && joined.error().kind() == ErrorCode::Timeout) {
-    // Nothing of it was touched: the next vtpmd goes on to wait.
-    become(id, Failed{std::move(runtime.made), joined.error().context, true, nullptr});
-    --taking_back_;
+    // The next vtpmd goes on to wait. Nobody does so here.
+    silent_.insert(id);
+    returning_.erase(id);
+    changed_.cancel();
     co_return;
   }
   if (joined) {
-    runtime.made.event_log = std::move(*joined);
-    if (changed) runtime.made.limits = changed;
+    made.event_log = std::move(*joined);
+    if (changed) made.limits = changed;
   } else {
     // Its end is noticed as any engine's is.
     log_line(LogLevel::Error, "instance " + id + " cannot be taken back: " + joined.error().context);
-    engine->kill();
+    back->engine->kill();
   }
-  auto of_none = put_back(runtime.nodes, std::move(left.held.nodes), workers_.disposal, left.row.owner_uid);
-  co_await drop_nodes(id, std::move(of_none));
-  Bonds bonds{std::move(left.held.container), {}};
-  if (left.held.cgroup) bonds.cgroup = std::make_shared<UniqueFd>(std::move(left.held.cgroup));
+  co_await drop_nodes(id, std::move(back->of_none));
+  silent_.erase(id);
+  returning_.erase(id);
   const auto taken =
-      supervise(id, std::move(engine), std::move(runtime.made), std::move(runtime.nodes), std::move(bonds));
+      supervise(id, back->engine, std::move(made), std::move(back->runtime.nodes), std::move(back->bonds));
+  changed_.cancel();
   if (!taken) co_await end_quietly(id, "engine-died");
   if (taken && changed) co_await record_quietly(id);
-  if (taken && !at_once) co_await keep(id);  // the keeper may be another by now
   if (stopping_ && !handing_over_) co_await end_quietly(id, "supervisor-stopped");
-  --taking_back_;
-  changed_.cancel();
 }
 
-// Everything that is begun comes to its end; then nothing of what runs is touched any more.
+// Everything that is begun comes to its end, but for engines that have not answered yet; then nothing of what
+// runs is touched any more.
 asio::awaitable<void> Instances::hand_over() {
   stopping_ = handing_over_ = true;
   interval_.cancel();
   host_key_.give_up();  // an anchor that hangs must not keep the daemon
-  const auto busy = [](const auto& pair) {
+  const auto busy = [this](const auto& pair) {
     return !std::holds_alternative<Running>(pair.second.state) &&
            !std::holds_alternative<Failed>(pair.second.state) &&
-           !std::holds_alternative<Stopped>(pair.second.state);
+           !std::holds_alternative<Stopped>(pair.second.state) && !silent_.contains(pair.first);
   };
-  while (std::any_of(registry_.all().begin(), registry_.all().end(), busy))
+  while (!returning_.empty() || std::any_of(registry_.all().begin(), registry_.all().end(), busy))
     co_await wait_for_change();
   co_await anchor_states();  // nobody can, until the next vtpmd has started
   std::vector<std::shared_ptr<Supervision>> all;

@@ -63,15 +63,18 @@ asio::awaitable<void> Instances::settle(std::string id) {
   }
 }
 
-// Nor does anybody wait for such an engine whose instance is to end.
-asio::awaitable<void> Instances::settle_to_end(std::string id) {
+// Nor does anybody wait for such an engine whose instance is to end. Left to the next vtpmd: Unavailable.
+Task<> Instances::settle_to_end(std::string id) {
   for (;;) {
     const Instance* instance = registry_.find(id);
     if (instance == nullptr || !is_between_states(instance->state)) break;
+    if (handing_over_ && silent_.contains(id))
+      co_return Error(ErrorCode::Unavailable, "instance " + id + " is handed over; ask the next vtpmd");
     unwanted_.insert(id);
     co_await wait_for_change();
   }
   unwanted_.erase(id);
+  co_return Result<>();
 }
 
 void Instances::become(const std::string& id, State state) {

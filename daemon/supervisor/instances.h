@@ -133,7 +133,7 @@ class Instances {
   asio::awaitable<void> ask_status(std::string id, std::shared_ptr<Survey> survey);
   asio::awaitable<void> wait_for_change();
   asio::awaitable<void> settle(std::string id);
-  asio::awaitable<void> settle_to_end(std::string id);
+  Task<> settle_to_end(std::string id);
   std::optional<std::string> leaving(const Order& order) const;
   Task<> wait_for_leaving(const Order& order);
   Result<std::vector<std::string>> over(const Order& order) const;
@@ -185,8 +185,13 @@ class Instances {
   void forget_dead_nodes(const std::string& id);
   Task<> record(std::string id);
   asio::awaitable<void> record_quietly(std::string id);
-  Task<> wait_for_answer(std::string id, std::shared_ptr<Engine> engine, int container);
-  asio::awaitable<void> take_back_one(LeftRunning left, Runtime runtime);
+  struct Returning;
+  Returning come_back(LeftRunning left, Runtime runtime);
+  Task<> wait_for_answer(std::string id, std::shared_ptr<Returning> back);
+  void note_silence(const std::string& id, pid_t engine);
+  Task<log::EventLog> rejoin(std::string id, std::shared_ptr<Returning> back,
+                             std::optional<EngineLimits> changed);
+  asio::awaitable<void> take_back_one(std::string id, std::shared_ptr<Returning> back);
   asio::awaitable<void> give_back(std::string id);
   asio::awaitable<bool> keeper_ended();
   void stop_watching_keeper();
@@ -216,9 +221,9 @@ class Instances {
   Counters counters_;
   bool stopping_ = false;
   bool handing_over_ = false;  // stopping_, and what runs is left to the next vtpmd
-  std::size_t taking_back_ = 0;
-  std::set<std::string> silent_;    // of those: nobody waits for them
-  std::set<std::string> unwanted_;  // whose end is waited for
+  std::map<std::string, std::shared_ptr<Returning>> returning_;  // their engines are taken back
+  std::set<std::string> silent_;                                 // of those: nobody waits for them
+  std::set<std::string> unwanted_;                               // whose end is waited for
   asio::posix::stream_descriptor keeper_end_;
   asio::steady_timer changed_;   // cancelled when an instance was removed or changed its state
   asio::steady_timer interval_;  // between two anchorings of the states; cancelled by stop()

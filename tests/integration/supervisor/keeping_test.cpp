@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <thread>
 
 using namespace vtpm;
 using namespace vtpm::test;
@@ -160,13 +161,16 @@ struct Frozen {
       engines.push_back(call(daemon, "GET", "/v1/instances/" + ids.back())["pid"].get<pid_t>());
     }
     daemon.stop(SIGKILL);
-    for (const pid_t engine : engines)
-      REQUIRE(::kill(engine, SIGSTOP) == 0);
+    stop();
   }
   ~Frozen() { go_on(); }
   Frozen(const Frozen&) = delete;
   Frozen& operator=(const Frozen&) = delete;
 
+  void stop() const {
+    for (const pid_t engine : engines)
+      REQUIRE(::kill(engine, SIGSTOP) == 0);
+  }
   void go_on() const {
     for (const pid_t engine : engines)
       ::kill(engine, SIGCONT);
@@ -245,5 +249,85 @@ TEST_CASE("keeping: an engine that is frozen over several vtpmds is taken back w
     const std::string one = "/v1/instances/" + frozen.ids[i];
     CHECK(call(*daemon, "GET", one)["pid"] == frozen.engines[i]);
     call(*daemon, "POST", one + "/evidence", R"({"nonce":"0011223344556677"})");
+  }
+}
+
+TEST_CASE("keeping: an engine that is free for moments alone is taken back, and what is asked of it done") {
+  const Place place;
+  auto daemon = start(place);
+  const Frozen frozen(*daemon, {"{}", R"({"durable":true,"name":"seldom"})"});
+  daemon = start(place);
+  INFO(place.log());
+  CHECK(frozen.are(*daemon, "starting"));
+  // No question that vtpmd asks is answered while it looks, and none sooner than within 800 ms.
+  const auto free_for_a_moment = [&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(800));
+    REQUIRE(::kill(daemon->pid(), SIGSTOP) == 0);
+    frozen.go_on();
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    frozen.stop();
+    REQUIRE(::kill(daemon->pid(), SIGCONT) == 0);
+    return frozen.are(*daemon, "running");
+  };
+  bool back = false;
+  for (int moments = 0; moments < 15 && !back; ++moments)
+    back = free_for_a_moment();
+  CHECK(back);
+  frozen.go_on();
+  for (const std::string& id : frozen.ids)
+    call(*daemon, "POST", "/v1/instances/" + id + "/evidence", R"({"nonce":"0011223344556677"})");
+}
+
+TEST_CASE("keeping: another keeper has the engines, too, that have not answered yet") {
+  const Place place;
+  auto daemon = start(place);
+  const std::string well = create(*daemon);
+  const Frozen frozen(*daemon, {"{}", R"({"durable":true,"name":"keep"})"});
+  daemon = start(place);
+  INFO(place.log());
+  CHECK(frozen.are(*daemon, "starting"));
+  REQUIRE(::kill(keeper_of(place), SIGKILL) == 0);
+  REQUIRE(eventually([&] { return says(place, "the keeper has everything again"); }));
+  CHECK(daemon->stop(SIGUSR2) == 0);
+  daemon = start(place);
+  CHECK(is_running(*daemon, well));
+  CHECK(frozen.are(*daemon, "starting"));
+  frozen.go_on();
+  CHECK(eventually([&] { return frozen.are(*daemon, "running"); }));
+  for (std::size_t i = 0; i < frozen.ids.size(); ++i)
+    CHECK(call(*daemon, "GET", "/v1/instances/" + frozen.ids[i])["pid"] == frozen.engines[i]);
+}
+
+TEST_CASE("keeping: at a hand-over who waits for the end of an engine that is silent is told to ask again") {
+  const Place place;
+  auto daemon = start(place);
+  std::vector<std::string> orders(6, "{}");
+  orders.push_back(R"({"durable":true,"name":"keep"})");
+  const Frozen frozen(*daemon, orders);
+  daemon = start(place);
+  INFO(place.log());
+  std::vector<int> answers(orders.size());
+  std::vector<std::thread> asking;
+  for (std::size_t i = 0; i < answers.size(); ++i)
+    asking.emplace_back([&, i, client = daemon->client()] {
+      const auto answer = client.call("DELETE", "/v1/instances/" + frozen.ids[i]);
+      answers[i] = answer ? 200 : answer.error().kind() == ErrorCode::Unavailable ? 503 : 0;
+    });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  CHECK(daemon->stop(SIGUSR2) == 0);
+  for (std::thread& one : asking)
+    one.join();
+  daemon = start(place);
+  frozen.go_on();
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    const std::string one = "/v1/instances/" + frozen.ids[i];
+    INFO(one << ": " << answers[i]);
+    if (answers[i] == 200) {  // it was sooner
+      CHECK(status_of(*daemon, "GET", one) == 404);
+      continue;
+    }
+    CHECK(eventually([&] { return is_running(*daemon, frozen.ids[i]); }));
+    CHECK(call(*daemon, "GET", one)["pid"] == frozen.engines[i]);
+    call(*daemon, "DELETE", one);
   }
 }
