@@ -112,7 +112,7 @@ Task<> Instances::serve(std::string id, Node node, PeerFd channel) {
                       fd = std::make_shared<PeerFd>(std::move(channel))] {
     return converse(*engine, [&](ipc::EngineLink& link) { return link.serve(kind, fd->get(), what); });
   };
-  VTPM_CO_TRY_VOID(co_await run_on(workers_.engines, serve));
+  VTPM_CO_TRY_VOID(co_await run_on(workers_.serving, serve));
   VTPM_CO_TRY(state, running(id));
   state->nodes.push_back(std::move(node));
   if (kept) {
