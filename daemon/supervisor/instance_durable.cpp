@@ -228,7 +228,8 @@ Task<> Instances::stop_running(std::string id, std::string reason) {
   if (!sequence)
     log_line(LogLevel::Warning, "instance " + id + ": no orderly end: " + sequence.error().context);
 
-  co_return co_await stopped(id, std::move(made), sequence ? std::optional(*sequence) : std::nullopt, reason);
+  const std::optional<std::uint64_t> anchored = sequence ? std::optional(*sequence) : std::nullopt;
+  co_return co_await stopped(id, std::move(made), anchored, reason);
 }
 
 // `sequence`: of the last commit of what has ended in order.
