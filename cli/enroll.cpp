@@ -39,12 +39,20 @@ Result<T> read_document(const std::string& path, Result<T> (*parse)(std::string_
   return document;
 }
 
+Result<std::string> read_certificates(const std::string& path) {
+  VTPM_TRY(auto pem, read_input(path, kMaxCertificates));
+  const auto parsed = tpm::certificates_of_pem(pem);
+  if (!parsed) return Error(ErrorCode::Configuration, path + ": " + parsed.error().context);
+  if (parsed->empty()) return Error(ErrorCode::Configuration, path + ": no certificate in PEM");
+  return pem;
+}
+
 Result<int> begin(const Options& options) {
   VTPM_TRY(const auto request, read_document(options.request, evidence::parse_enrolment_request));
   evidence::TpmManufacturers trusted;
-  VTPM_TRY(trusted.roots, read_input(options.ca, kMaxCertificates));
+  VTPM_TRY(trusted.roots, read_certificates(options.ca));
   if (!options.intermediates.empty()) {
-    VTPM_TRY(trusted.intermediates, read_input(options.intermediates, kMaxCertificates));
+    VTPM_TRY(trusted.intermediates, read_certificates(options.intermediates));
   }
   auto begun = evidence::begin_enrolment(request, trusted, now_ms());
   if (!begun) return Error(ErrorCode::NotVerified, options.request + ": " + begun.error().context);

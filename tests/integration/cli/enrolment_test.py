@@ -170,6 +170,10 @@ class Enrolment(unittest.TestCase):
         error = self.refused(self.one, 4, "enroll", self.at("nothing"), "--ca", self.one.manufacturer.root, "--pending",
                              self.at("pending"))
         self.assertIn("nothing", error)
+        self.ok(self.one, "anchor", "enroll", "-o", self.at("request"))
+        error = self.refused(self.one, 4, "enroll", self.at("request"), "--ca", self.at("authority.pem"), "--pending",
+                             self.at("pending"))
+        self.assertIn("authority.pem: no certificate in PEM", error)
 
     def test_8_a_host_without_a_tpm_says_so(self):
         site = Site(anchored=False)
