@@ -43,10 +43,13 @@ class Cgroup {
     for (const bool unified : {false, true})
       for (const auto& mount : *mounts)
         if (path_.empty() && mount.unified == unified && (unified || mount.cpu))
-          path_ = mount.point + "/vtpm-test-" + std::to_string(::getpid());
+          path_ = mount.point + "/vtpm-test-" + std::to_string(::getpid()) + "-" + std::to_string(++made_);
     if (!path_.empty() && ::mkdir(path_.c_str(), 0755) != 0) path_.clear();
   }
-  ~Cgroup() { remove(); }
+  // What was in it has been ended, and goes in a moment.
+  ~Cgroup() {
+    CHECK(eventually([this] { return remove(); }));
+  }
   Cgroup(const Cgroup&) = delete;
   Cgroup& operator=(const Cgroup&) = delete;
   bool is_there() const { return !path_.empty(); }
@@ -61,7 +64,7 @@ class Cgroup {
     return write("cpu.max", quota + " 1000000") ||
            (write("cpu.cfs_period_us", "1000000") && write("cpu.cfs_quota_us", quota));
   }
-  bool remove() const { return path_.empty() || ::rmdir(path_.c_str()) == 0; }
+  bool remove() const { return path_.empty() || ::rmdir(path_.c_str()) == 0 || errno == ENOENT; }
 
  private:
   bool write(const std::string& name, const std::string& text) const {
@@ -69,6 +72,7 @@ class Cgroup {
     return file && write_all(file.get(), as_bytes(text));
   }
 
+  static inline int made_ = 0;
   std::string path_;
 };
 
