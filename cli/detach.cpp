@@ -43,7 +43,7 @@ Result<> say_it_was_left_over(const PlacedNode& node, const Error& why) {
 // A mount tells whose it is, and to remove it is what ends it. One that somebody has removed already only
 // needs to be forgotten, and the mount of a TPM that is gone only to be removed.
 Result<> detach_mount(const Context& context, const std::string& id, const PlacedNode& node) {
-  const auto removed = remove_placed(node);
+  auto removed = remove_placed(node);
   if (!removed && removed.error().kind() != ErrorCode::NotFound) return removed;
   auto forgotten = forget(context, id, node.path);
   if (removed && is_not_served(forgotten)) return say_it_was_left_over(node, forgotten.error());
@@ -53,9 +53,9 @@ Result<> detach_mount(const Context& context, const std::string& id, const Place
 // Any file could be somebody else's socket: vtpmd must know it, and ends it, first. Or nobody listens on it
 // any more.
 Result<> detach_socket(const Context& context, const std::string& id, const PlacedNode& node) {
-  const auto forgotten = forget(context, id, node.path);
+  auto forgotten = forget(context, id, node.path);
   if (!forgotten && !is_not_served(forgotten)) return forgotten;
-  const auto removed = remove_placed(node);
+  auto removed = remove_placed(node);
   if (removed) return forgotten ? forgotten : say_it_was_left_over(node, forgotten.error());
   const ErrorCode kind = removed.error().kind();
   if (kind == ErrorCode::NotFound) return forgotten;
