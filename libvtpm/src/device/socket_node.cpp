@@ -50,7 +50,7 @@ Result<> bind_to(const UniqueFd& socket, const sockaddr_un& address, const std::
   if (::bind(socket.get(), as_sockaddr(address), sizeof address) == 0) return {};
   if (errno != EADDRINUSE) return errno_error(path, errno);
   // A socket that is of no use to anybody is what a TPM leaves that did not end in order.
-  const auto removed = remove_socket_node(path);
+  auto removed = remove_socket_node(path);
   if (!removed && is_socket(path)) return removed;
   if (removed && ::bind(socket.get(), as_sockaddr(address), sizeof address) == 0) return {};
   return Error(ErrorCode::Conflict, path + " is there already; choose another path, or remove it");
