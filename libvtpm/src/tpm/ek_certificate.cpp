@@ -145,7 +145,7 @@ Result<> check_certificate_chain(BytesView certificate, const std::vector<Bytes>
   VTPM_TRY(const Stack between, parse_all(intermediates));
   VTPM_TRY(const Stack trusted, parse_pem(roots));
   if (sk_X509_num(trusted.get()) == 0) return malformed(kType, "no CA certificate in PEM");
-  const Result<> by_all = leads_to(leaf, between, trusted, time);
+  Result<> by_all = leads_to(leaf, between, trusted, time);
   // OpenSSL takes the first root that has the issuer's name; another of that name may have the key.
   for (int i = 0; !by_all && i < sk_X509_num(trusted.get()); ++i) {
     VTPM_TRY(const Stack one, only(sk_X509_value(trusted.get(), i)));
