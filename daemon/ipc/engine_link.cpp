@@ -167,6 +167,29 @@ Result<std::vector<Result<>>> EngineLink::serve_all(std::span<const Served> node
   return outcomes;
 }
 
+Result<> EngineLink::ask_to_serve(const Served& node) {
+  const std::lock_guard lock(mutex_);
+  if (!socket_) return given_up();
+  const auto id =
+      request(Verb::Serve, served_as(node.kind, node.channel), {&node.fd, 1}, after(std::chrono::seconds(0)));
+  if (!id) {
+    give_up();
+    return id.error();
+  }
+  asked_to_serve_ = *id;
+  return {};
+}
+
+Result<> EngineLink::served() {
+  const std::lock_guard lock(mutex_);
+  if (!socket_) return given_up();
+  const auto reply = reply_to(Verb::Serve, asked_to_serve_, after(std::chrono::seconds(0)));
+  if (!reply && reply.error().kind() != ErrorCode::Timeout) give_up();
+  if (!reply) return reply.error();
+  if (reply->head.status != 0) return error_from_reply(reply->head.status, reply->payload);
+  return {};
+}
+
 // The next frame but for the answer that is owed: that one comes before all others, once.
 Result<Transfer> EngineLink::receive_reply(Deadline deadline) {
   VTPM_TRY(Transfer received, receive_transfer(socket_.get(), deadline));
@@ -193,6 +216,8 @@ Result<EngineStatus> EngineLink::status_if_free(Deadline deadline) {
   };
   if (owed_) {
     const auto late = answer_to(*owed_, after(std::chrono::milliseconds(0)));
+    if (!late && late.error().kind() == ErrorCode::Timeout)
+      return Error(ErrorCode::Busy, "the engine still owes its last answer");
     if (!late) return give_up_unless_late(late.error());
   }
   const FrameHead request{Verb::Status, false, false, ++next_id_, 0};

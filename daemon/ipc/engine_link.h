@@ -84,6 +84,10 @@ class EngineLink {
     std::uint8_t channel;
   };
   Result<std::vector<Result<>>> serve_all(std::span<const Served> nodes);
+  // serve() for who must not wait: asked here, and at once; served() has the answer.
+  Result<> ask_to_serve(const Served& node);
+  // Timeout: not yet, and this is called again; nothing else is asked before.
+  Result<> served();
   // What tenants may use from now on: before they are served, and again when it changes. Not after
   // shutdown().
   Result<> set_limits(const EngineLimits& limits);
@@ -91,7 +95,7 @@ class EngineLink {
   Result<EngineStatus> status();
   // The same of an engine that may have better things to do, by `deadline`. Timeout: it is not given up for
   // it, and goes on as if it had not been asked. While it still owes an answer it is not asked again:
-  // Timeout, at once.
+  // Busy, at once. take_over() waits for the answer that is owed.
   Result<EngineStatus> status_if_free(Deadline deadline);
   // libtpms' permanent state blob.
   Result<Bytes> permanent_state();
@@ -111,6 +115,7 @@ class EngineLink {
   UniqueFd socket_;
   std::uint32_t next_id_ = 0;
   std::optional<std::uint32_t> owed_;  // the id of a status that was not waited for
+  std::uint32_t asked_to_serve_ = 0;   // the id of ask_to_serve()'s request
   Deadline total_;
 };
 

@@ -89,30 +89,12 @@ void Engine::begin_conversation(std::chrono::seconds limit) {
   link->set_deadline(after(limit));
 }
 
-namespace {
-
-Result<ipc::EngineStatus> status_within(Engine& engine, std::chrono::milliseconds limit) {
+Result<ipc::EngineStatus> status_if_free(Engine& engine) {
   if (!engine.link) return Error(ErrorCode::Unreachable, "the engine has ended");
-  auto status = engine.link->status_if_free(after(limit));
+  auto status = engine.link->status_if_free(after(kAnswer));
   if (!status && status.error().kind() != ErrorCode::Timeout && is_fatal_to_engine(status.error().kind()))
     engine.kill();
   return status;
-}
-
-}  // namespace
-
-Result<ipc::EngineStatus> status_if_free(Engine& engine) {
-  return status_within(engine, kAnswer);
-}
-
-Result<> wait_until_free(Engine& engine) {
-  const auto status = status_within(engine, kConversation);
-  if (status) return {};
-  if (status.error().kind() != ErrorCode::Timeout) return status.error();
-  return Error(
-      ErrorCode::Busy,
-      "the TPM does not answer: it makes a key, or its container is paused, or the host is overloaded; try "
-      "again");
 }
 
 Result<std::uint64_t> committed_sequence(ipc::EngineLink& link) {

@@ -54,13 +54,10 @@ struct Storage {
   SlotFds slots;
 };
 
-// What an engine tells of itself within 500 ms. Timeout: it has better things to do, or is frozen, and is not
-// ended for that. After other errors it is of no further use, and killed.
+// What an engine tells of itself within 500 ms. Timeout, or Busy while it owes an earlier answer: it has
+// better things to do, or is frozen, and is not ended for that. After other errors it is of no further use,
+// and killed.
 Result<ipc::EngineStatus> status_if_free(Engine& engine);
-// Waits at most 5 s. Busy: the engine makes a key, or is frozen with its container, or the host is slow. It
-// is not ended for that, and as long as it owes the answer nobody waits for it again.
-Result<> wait_until_free(Engine& engine);
-
 // The sequence of a durable TPM's last commit, as its engine tells. One that cannot be: Malformed.
 Result<std::uint64_t> committed_sequence(ipc::EngineLink& link);
 // The same by status_if_free().
@@ -85,6 +82,8 @@ class Engines {
   // EngineLink::power_on_durable and identity::resume. On an error no engine is left.
   Result<Manufactured> resume(const std::string& launch_document, Storage storage,
                               const identity::Identity& identity, const EngineTerms& terms);
+  // Ends an engine that does not answer. What a durable TPM has answered is stored.
+  void abandon(Engine& engine) { end(engine, true); }
   // Orderly TPM2_Shutdown, then the process's end; killed when it does not end by itself. The engine's link
   // is gone afterwards. An error says why the end was not orderly.
   Result<> retire(Engine& engine);

@@ -175,7 +175,7 @@ Task<std::string> Instances::start_again(std::string id, LaunchedFor launch, Lim
   auto index = co_await commit_restart(row, *made, digest, runtime_text(provisioned, {}));
   if (!index) {
     const auto retire = [this, engine = made->engine] { return engines_.retire(*engine); };
-    static_cast<void>(co_await run_on(workers_.engines, retire));
+    static_cast<void>(co_await end_engine(workers_, engines_, made->engine, retire));
     become(id, Stopped{std::move(before)});
     co_return index.error();
   }
@@ -224,7 +224,7 @@ Task<> Instances::stop_running(std::string id, std::string reason) {
   const auto turn = co_await supervision->turn.acquire();
   co_await let_go(id);
   const auto stop = [this, engine = supervision->engine] { return engines_.stop(*engine); };
-  const Result<std::uint64_t> sequence = co_await run_on(workers_.engines, stop);
+  const Result<std::uint64_t> sequence = co_await end_engine(workers_, engines_, supervision->engine, stop);
   if (!sequence)
     log_line(LogLevel::Warning, "instance " + id + ": no orderly end: " + sequence.error().context);
 

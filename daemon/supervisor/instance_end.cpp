@@ -25,7 +25,7 @@ asio::awaitable<void> Instances::engine_died(std::string id, pid_t pid) {
 
   co_await let_go(id);
   const auto ask = [this, pid] { return engines_.how_it_ended(pid); };
-  const std::string how = co_await run_on(workers_.engines, ask);
+  const std::string how = co_await run_on(workers_.endings, ask);
   const log::InstanceDestroy entry{now_ms(), id, "engine-died"};
   const auto end = [this, entry] { return store_.end_instance(entry, "failed"); };
   const auto logged = co_await run_on(workers_.store, end);
@@ -73,7 +73,7 @@ Task<> Instances::end_running(std::string id, std::string reason) {
   const auto turn = co_await supervision->turn.acquire();
   co_await let_go(id);
   const auto retire = [this, engine = supervision->engine] { return engines_.retire(*engine); };
-  const auto orderly = co_await run_on(workers_.engines, retire);
+  const auto orderly = co_await end_engine(workers_, engines_, supervision->engine, retire);
   // One in the cgroup of a container that has ended was killed (watch_container).
   if (!orderly && !supervision->engine->placed)
     log_line(LogLevel::Warning, "instance " + id + ": no orderly end: " + orderly.error().context);

@@ -53,7 +53,7 @@ asio::awaitable<void> Instances::reset(std::string id, pid_t pid) {
   {
     const auto turn = co_await supervision->turn.acquire();
     const auto ask = [this, pid] { return engines_.how_it_ended(pid); };
-    const std::string how = co_await run_on(workers_.engines, ask);
+    const std::string how = co_await run_on(workers_.endings, ask);
     log_line(LogLevel::Error,
              "instance " + id + ": its engine (pid " + std::to_string(pid) + ") ended: " + how);
     co_await reset_in_turn(id, how);
@@ -132,7 +132,7 @@ Task<> Instances::begin_with(std::string id, std::string how, std::shared_ptr<Su
   Result<> begun = logged ? watch(supervision->engine_end, next.engine->pidfd.get()) : logged.error();
   if (!begun) {
     const auto retire = [this, engine = next.engine] { return engines_.retire(*engine); };
-    static_cast<void>(co_await run_on(workers_.engines, retire));
+    static_cast<void>(co_await end_engine(workers_, engines_, next.engine, retire));
     co_return begun;
   }
   supervision->engine = next.engine;
@@ -151,7 +151,7 @@ asio::awaitable<void> Instances::stop_in_turn(std::string id, Resetting state, s
   std::optional<std::uint64_t> sequence;
   if (next) {
     const auto stop = [this, next] { return engines_.stop(*next); };
-    const auto stopped = co_await run_on(workers_.engines, stop);
+    const auto stopped = co_await end_engine(workers_, engines_, next, stop);
     if (stopped) sequence = *stopped;
   }
   const auto recorded = co_await stopped(id, std::move(state.made), sequence, "container-ended");

@@ -108,11 +108,8 @@ Task<> Instances::serve(std::string id, Node node, PeerFd channel) {
     node.channel = channel.duplicate();
     if (!node.channel) co_return errno_error("a node's descriptor cannot be kept", errno);
   }
-  const auto serve = [engine = supervision->engine, kind = node.kind, what = first_channel(node),
-                      fd = std::make_shared<PeerFd>(std::move(channel))] {
-    return converse(*engine, [&](ipc::EngineLink& link) { return link.serve(kind, fd->get(), what); });
-  };
-  VTPM_CO_TRY_VOID(co_await run_on(workers_.serving, serve));
+  const ipc::EngineLink::Served what{node.kind, channel.get(), first_channel(node)};
+  VTPM_CO_TRY_VOID(co_await have_served(supervision->engine, what));
   VTPM_CO_TRY(state, running(id));
   state->nodes.push_back(std::move(node));
   if (kept) {
@@ -143,16 +140,15 @@ Task<> Instances::measure(std::string id, log::Sha256 digest, std::string descri
   if (state->made.event_log.events().size() >= log::kMaxEvents)
     co_return Error(ErrorCode::Exhausted, "instance " + id + " has " + std::to_string(log::kMaxEvents) +
                                               " records in its event log, the limit");
-  const auto extend = [engine = supervision->engine, digest] {
-    return converse(*engine,
-                    [&](ipc::EngineLink& link) { return identity::extend(link, tpm::kOperatorPcr, digest); });
+  const auto extend = [digest](ipc::EngineLink& link) {
+    return identity::extend(link, tpm::kOperatorPcr, digest);
   };
   // Written down first: a vtpmd that takes the instance back sees by the PCR whether it was extended.
   const log::EventLog before = state->made.event_log;
   state->made.event_log.append(tpm::kOperatorPcr, digest, log::kStatementContent, std::move(description));
   const auto recorded = co_await record(id);
   Result<> extended = recorded;
-  if (recorded) extended = co_await run_on(workers_.engines, extend);
+  if (recorded) extended = co_await converse(workers_, supervision->engine, extend);
   VTPM_CO_TRY(state, running(id));
   if (!extended) {
     state->made.event_log = before;
@@ -168,11 +164,10 @@ Task<QuotedInstance> Instances::quote(std::string id, log::Sha256 qualifying_dat
   const auto supervision = state->supervision;
   const auto turn = co_await supervision->turn.acquire();
   VTPM_CO_TRY(state, running(id));
-  const auto sign = [engine = supervision->engine, ak = state->made.identity.ak_name, qualifying_data] {
-    return converse(*engine,
-                    [&](ipc::EngineLink& link) { return identity::quote(link, ak, qualifying_data); });
+  const auto sign = [ak = state->made.identity.ak_name, qualifying_data](ipc::EngineLink& link) {
+    return identity::quote(link, ak, qualifying_data);
   };
-  VTPM_CO_TRY(identity::InstanceQuote quote, co_await run_on(workers_.engines, sign));
+  VTPM_CO_TRY(identity::InstanceQuote quote, co_await converse(workers_, supervision->engine, sign));
   VTPM_CO_TRY(state, running(id));
   const Provisioned& made = state->made;
   co_return QuotedInstance{std::move(quote), made.identity.ak_public, made.log_index, made.event_log};

@@ -6,6 +6,7 @@
 #include "daemon/supervisor/async.h"
 #include "daemon/supervisor/engines.h"
 #include "daemon/supervisor/registry.h"
+#include "daemon/supervisor/workers.h"
 
 #include <boost/asio/posix/stream_descriptor.hpp>
 
@@ -50,15 +51,47 @@ Result<> watch(Descriptor& descriptor, int pidfd);
 // awaits with a temporary argument.
 asio::awaitable<bool> process_ended(Descriptor& watched);
 
-// A short conversation with an engine that is free for it. Busy: it is not, and it was asked nothing. One
-// that broke the conversation off is of no further use: its end is noticed by its pidfd.
+// What follows is for who has the engine's turn. An engine that broke a conversation off is of no further
+// use, and killed: its end is noticed by its pidfd.
+
+// Waits at most 5 s for a sign of life, with no thread: tenants may keep any number of engines from
+// answering. Busy: the engine makes a key, or is frozen with its container, or the host is slow. It is not
+// ended for that, and as long as it owes the answer nobody waits for it again.
+Task<> wait_until_free(std::shared_ptr<Engine> engine);
+
+// Has an engine serve a node once it is free for it. With no thread either: no engine's slowness keeps others
+// from being attached. The descriptor is the
+// caller's until then. Errors as wait_until_free() and EngineLink::serve.
+Task<> have_served(std::shared_ptr<Engine> engine, ipc::EngineLink::Served node);
+
+// Ends an engine, by `orderly` (Engines::retire or stop) on a worker; at once if it gives no sign of life.
+template <class Orderly>
+asio::awaitable<std::invoke_result_t<Orderly&>> end_engine(Workers& workers, Engines& engines,
+                                                           std::shared_ptr<Engine> engine, Orderly orderly) {
+  const Result<> free = co_await wait_until_free(engine);
+  const bool silent = !free && free.error().kind() == ErrorCode::Busy;
+  const auto end = [&engines, engine, orderly, silent, free]() -> std::invoke_result_t<Orderly&> {
+    if (!silent) return orderly();
+    engines.abandon(*engine);
+    return free.error();
+  };
+  co_return co_await run_on(workers.endings, end);
+}
+
+// A short conversation with an engine that is free for it, on a worker. Busy: it is not, and it was asked
+// nothing.
 template <class Talk>
-std::invoke_result_t<Talk&, ipc::EngineLink&> converse(Engine& engine, Talk talk) {
-  VTPM_TRY_VOID(wait_until_free(engine));
-  engine.begin_conversation(kFreeConversation);
-  auto outcome = talk(*engine.link);
-  if (!outcome && is_fatal_to_engine(outcome.error().kind())) engine.kill();
-  return outcome;
+asio::awaitable<std::invoke_result_t<Talk&, ipc::EngineLink&>> converse(Workers& workers,
+                                                                        std::shared_ptr<Engine> engine,
+                                                                        Talk talk) {
+  VTPM_CO_TRY_VOID(co_await wait_until_free(engine));
+  const auto converse = [engine, talk]() -> std::invoke_result_t<Talk&, ipc::EngineLink&> {
+    engine->begin_conversation(kFreeConversation);
+    auto outcome = talk(*engine->link);
+    if (!outcome && is_fatal_to_engine(outcome.error().kind())) engine->kill();
+    return outcome;
+  };
+  co_return co_await run_on(workers.engines, converse);
 }
 
 }  // namespace vtpm::supervisor

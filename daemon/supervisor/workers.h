@@ -14,8 +14,8 @@ struct Workers {
   explicit Workers(Disposal& d) : disposal(d) {}
 
   boost::asio::thread_pool anchor{1};   // the anchor's TPM: one command at a time
-  boost::asio::thread_pool engines{4};  // conversations with engines
-  boost::asio::thread_pool serving{4};  // those of an attach, which a container's start waits for
+  boost::asio::thread_pool engines{4};  // what is asked of engines but to serve: quotes and measurements
+  boost::asio::thread_pool endings{8};  // the ends of engines, of which each may take its time
   boost::asio::thread_pool meters{2};   // questions for their counters, which may go unanswered
   boost::asio::thread_pool makers{2};   // the making of engines, which no tenant has touched
   boost::asio::thread_pool keeper{1};   // what the keeper is given and gives up, in order

@@ -8,6 +8,10 @@
 
 #include <sys/stat.h>
 
+#include <deque>
+#include <future>
+#include <thread>
+
 using namespace vtpm;
 using namespace vtpm::test;
 
@@ -160,6 +164,46 @@ TEST_CASE("limits: an engine that does not answer holds up neither inspect nor t
   CHECK(eventually([&] { return show(*daemon, hung)["use"].is_object(); }));
   CHECK(show(*daemon, hung)["pid"] == pid);
   CHECK(daemon->client().call("POST", "/v1/instances/" + hung + "/evidence", kNonce));
+}
+
+TEST_CASE("limits: many engines that do not answer hold up neither others' tenants nor the end of vtpmd") {
+  if (!is_root_with_fuse()) VTPM_SKIP("needs root and /dev/fuse");
+  const Place place;
+  const auto daemon = Daemon::start(place);
+  REQUIRE(daemon->ready());
+  const auto idle = create(*daemon);
+  std::vector<std::string> hung;
+  std::deque<Stopped> stopped;
+  for (int i = 0; i < 24; ++i) {
+    hung.push_back(create(*daemon, i % 2 == 0 ? "{}" : R"({"durable":true})"));
+    stopped.emplace_back(show(*daemon, hung.back())["pid"].get<pid_t>());
+  }
+  const auto evidence_of = [&daemon](const std::string& id) {
+    const auto answer = daemon->client().send("POST", "/v1/instances/" + id + "/evidence", kNonce);
+    return answer ? answer->status : 0;
+  };
+  std::vector<std::future<unsigned>> refused;
+  for (const auto& id : hung)
+    refused.push_back(std::async(std::launch::async, evidence_of, id));
+  std::this_thread::sleep_for(std::chrono::seconds(1));  // until most of them are waited for
+  const auto attach = [&place, &idle, fuse = open_device("/dev/fuse")] {
+    return send(place, control::AttachRequest{idle, NodeKind::Managed, "/node"}, {fuse.get()}).has_value();
+  };
+  const auto in_time = [](const auto& future) {
+    return future.wait_for(std::chrono::seconds(10)) == std::future_status::ready;
+  };
+  auto attached = std::async(std::launch::async, std::cref(attach));
+  CHECK(in_time(attached));
+  auto evidence = std::async(std::launch::async, evidence_of, idle);
+  CHECK(in_time(evidence));
+  CHECK(evidence.get() == 200);
+  CHECK(attached.get());
+  for (auto& one : refused)
+    CHECK(one.get() == 409);
+  // Whoever owes an answer is not waited for again.
+  auto end = std::async(std::launch::async, [&daemon] { return daemon->stop(SIGTERM); });
+  CHECK(in_time(end));
+  CHECK(end.get() == 0);
 }
 
 TEST_CASE("limits: a durable instance keeps its own over restarts, and takes the rest from the next vtpmd") {

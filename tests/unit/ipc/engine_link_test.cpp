@@ -142,6 +142,35 @@ TEST_CASE("engine link: a take-over goes on where it was given up for the moment
   CHECK(link.take_over().error().kind() == ErrorCode::Unreachable);
 }
 
+TEST_CASE("engine link: who asks an engine to serve may come back for the answer") {
+  auto pair = std::move(*make_seqpacket_pair());
+  EngineLink link(std::move(pair.first));
+  const int engine = pair.second.get();
+  const UniqueFd node(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  REQUIRE(link.ask_to_serve({NodeKind::Managed, node.get(), kChannelFuse}));
+  for (int i = 0; i < 2; ++i)
+    CHECK(link.served().error().kind() == ErrorCode::Timeout);
+  const auto asked = receive_transfer(engine, after(std::chrono::seconds(0)));
+  REQUIRE(asked);
+  CHECK(asked->head.verb == Verb::Serve);
+  CHECK(asked->fds.size() == 1);
+  SECTION("it does") {
+    answer(engine, {Verb::Serve, true, false, asked->head.id, 0}, {});
+    CHECK(link.served());
+  }
+  SECTION("it does not, and can be asked again") {
+    const auto busy = static_cast<std::uint32_t>(ErrorCode::Busy);
+    answer(engine, {Verb::Serve, true, false, asked->head.id, busy}, as_bytes("why"));
+    CHECK(link.served().error().kind() == ErrorCode::Busy);
+    CHECK(link.status_if_free(after(std::chrono::seconds(0))).error().kind() == ErrorCode::Timeout);
+  }
+  SECTION("it answers something else, and is given up") {
+    answer(engine, {Verb::Serve, true, false, asked->head.id + 1, 0}, {});
+    CHECK(link.served().error().kind() == ErrorCode::Malformed);
+    CHECK(link.served().error().kind() == ErrorCode::Unreachable);
+  }
+}
+
 TEST_CASE("engine link: a status that comes too late is dropped, and the link is used on") {
   auto pair = std::move(*make_seqpacket_pair());
   EngineLink link(std::move(pair.first));
@@ -149,7 +178,7 @@ TEST_CASE("engine link: a status that comes too late is dropped, and the link is
   const auto soon = [] { return after(std::chrono::milliseconds(0)); };
   CHECK(link.status_if_free(soon()).error().kind() == ErrorCode::Timeout);
   // It is not asked twice.
-  CHECK(link.status_if_free(soon()).error().kind() == ErrorCode::Timeout);
+  CHECK(link.status_if_free(soon()).error().kind() == ErrorCode::Busy);
   const auto asked = receive_transfer(engine, soon());
   REQUIRE(asked);
   CHECK(asked->head.verb == Verb::Status);
