@@ -60,8 +60,8 @@ asio::awaitable<bool> process_ended(Descriptor& watched);
 Task<> wait_until_free(std::shared_ptr<Engine> engine);
 
 // Has an engine serve a node once it is free for it. With no thread either: no engine's slowness keeps others
-// from being attached. The descriptor is the
-// caller's until then. Errors as wait_until_free() and EngineLink::serve.
+// from being attached. The descriptor is the caller's, who keeps it until then. Errors as wait_until_free()
+// and EngineLink::serve.
 Task<> have_served(std::shared_ptr<Engine> engine, ipc::EngineLink::Served node);
 
 // Ends an engine, by `orderly` (Engines::retire or stop) on a worker; at once if it gives no sign of life.
